@@ -1,0 +1,75 @@
+//! Text of strangers made safe for terminals and logs: one event stays one line, and nothing moves the cursor.
+
+use std::fmt::Write;
+
+/// Characters shown at the most; the rest is counted.
+const MAX_CHARACTERS: usize = 1_000;
+
+/// Shows bytes as one safe line: control characters, invisible and direction-changing ones and invalid UTF-8 are
+/// escaped, and a long text is cut.
+#[must_use]
+pub fn text(bytes: impl AsRef<[u8]>) -> String {
+    let mut shown = String::new();
+    let mut count = 0;
+    for chunk in bytes.as_ref().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            count += 1;
+            if count <= MAX_CHARACTERS {
+                push(&mut shown, character);
+            }
+        }
+        for byte in chunk.invalid() {
+            count += 1;
+            if count <= MAX_CHARACTERS {
+                // Writing to a String cannot fail.
+                let _ = write!(shown, "\\x{byte:02x}");
+            }
+        }
+    }
+    if count > MAX_CHARACTERS {
+        let _ = write!(shown, "… ({} more)", count - MAX_CHARACTERS);
+    }
+    shown
+}
+
+/// Tells whether a character may reach a terminal as it is.
+#[must_use]
+pub fn is_plain(character: char) -> bool {
+    !character.is_control()
+        && !matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+fn push(shown: &mut String, character: char) {
+    if is_plain(character) {
+        shown.push(character);
+    } else {
+        shown.extend(character.escape_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn cursor_moves_bells_and_tricks_are_shown_not_done() {
+        assert_eq!(text("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(text("x\u{202e}y"), "x\\u{202e}y");
+        assert_eq!(text(b"\xff\xfeok"), "\\xff\\xfeok");
+        assert_eq!(text("grün ✓"), "grün ✓");
+        assert_eq!(text("a".repeat(1002)), format!("{}… (2 more)", "a".repeat(1000)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_plain_characters_ever_comes_out(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(text(&bytes).chars().all(is_plain));
+        }
+    }
+}

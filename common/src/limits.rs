@@ -1,0 +1,83 @@
+//! Every size, count and time limit of the link on one page, each with its reason.
+//!
+//! Numbers that the manager announces in `ServerHello` start from these values; an agent never exceeds its own copy,
+//! whatever it is told.
+
+use std::time::Duration;
+
+/// Largest frame before the peer is authenticated: a hello with labels fits, a flood of buffers does not.
+pub const MAX_FRAME_BEFORE_HELLO: usize = 16 * 1024;
+/// Largest frame of an open session: one command with a large argument list or one page of an inventory.
+pub const MAX_FRAME: usize = 1024 * 1024;
+/// Largest payload in one output frame: bounds how long a control frame waits behind a byte frame (0.3 ms at 1 Gbit/s).
+pub const MAX_OUTPUT_PAYLOAD: usize = 32 * 1024;
+/// The length prefix of a frame: one `u32`, big-endian.
+pub const FRAME_HEADER: usize = 4;
+
+/// From accepted socket to `ServerHello`, all steps together.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// One attempt of an agent to reach one address, before TLS.
+pub const DIAL: Duration = Duration::from_secs(10);
+/// How long a frame may take to leave: a peer that stops reading is dead, not slow, after it.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// Sockets that have not said hello yet, all peers together; beyond it the oldest is closed first.
+pub const MAX_UNAUTHENTICATED: usize = 2_000;
+/// The same for one source address: leaves room for a fleet behind one NAT, but one host cannot fill the house.
+pub const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 200;
+/// Log lines about peers without identity in one second; the rest is only counted.
+pub const STRANGER_LOG_LINES_PER_SECOND: u32 = 5;
+
+/// Shortest heartbeat interval.
+pub const HEARTBEAT_MIN: Duration = Duration::from_secs(10);
+/// Heartbeats the manager wants to see in one second from the whole fleet; longer fleets get longer intervals.
+pub const HEARTBEATS_PER_SECOND: u64 = 2_000;
+/// A peer is dead after this many intervals (in halves: 5 means 2.5) without any frame.
+pub const DEAD_AFTER_HALF_INTERVALS: u32 = 5;
+/// What an agent accepts as an interval, whatever the manager says.
+pub const HEARTBEAT_RANGE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(300));
+/// How long an older session may take to answer the ping that tells a restart from a clone.
+pub const RIVAL_PING: Duration = Duration::from_secs(2);
+
+/// Bytes of one stream that may be on their way: 1 MiB fills 100 Mbit/s at 80 ms.
+pub const STREAM_CREDIT: u64 = 1024 * 1024;
+/// The same for all streams of a session together.
+pub const SESSION_CREDIT: u64 = 8 * 1024 * 1024;
+
+/// Items in one page of an inventory: about 100 bytes each, far below [`MAX_FRAME`].
+pub const INVENTORY_PAGE: usize = 1_000;
+/// Labels in a hello and the bytes of one key or value.
+pub const MAX_LABELS: usize = 64;
+/// Bytes of one label key or value.
+pub const MAX_LABEL_BYTES: usize = 256;
+/// Bytes of a reason or text that is meant for people.
+pub const MAX_TEXT_BYTES: usize = 256;
+/// Capabilities in a hello.
+pub const MAX_CAPABILITIES: usize = 64;
+
+/// Reconnect: full jitter between zero and a bound that doubles from the first to the second value.
+pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// A session must have lived this long before the bound starts again from the bottom.
+pub const RECONNECT_HEALTHY: Duration = Duration::from_secs(60);
+
+/// Longest validity of a command: tombstones live one hour longer, so this bounds an agent's memory of the past.
+pub const MAX_EXPIRY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Validity when the caller names none.
+pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// How much longer than its validity the memory of a command is kept.
+pub const TOMBSTONE_GRACE: Duration = Duration::from_secs(3600);
+/// Stop ladder: from TERM to kill when nobody says otherwise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// Longest grace a caller may ask for.
+pub const MAX_GRACE: Duration = Duration::from_secs(3600);
+/// `CommandCancel.grace_ms` that means "the default".
+pub const GRACE_UNSET: u32 = u32::MAX;
+
+/// Bytes of the arguments of an operation: leaves room for the rest of the command in one frame.
+pub const MAX_ARGS_BYTES: usize = 512 * 1024;
+/// Bytes of standard input given with a command.
+pub const MAX_STDIN_BYTES: usize = 256 * 1024;
+/// Variables in the environment of a command.
+pub const MAX_ENV: usize = 1_000;
+/// Bytes of all names and values of the environment together.
+pub const MAX_ENV_BYTES: usize = 128 * 1024;

@@ -1,0 +1,180 @@
+//! Who a certificate says its bearer is: one URI, parsed into parts and compared part by part.
+//!
+//! `paprika://<cluster>/<agent|manager|operator>/<name>/<generation>`
+
+use std::fmt;
+use std::str::FromStr;
+
+use rustls::CommonState;
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::configs::ALPN;
+use crate::id::{Generation, Name};
+
+/// What a certificate entitles its bearer to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A host.
+    Agent,
+    /// A manager.
+    Manager,
+    /// A person or program that gives orders.
+    Operator,
+}
+
+impl Role {
+    /// The word in the URI.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Manager => "manager",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// The identity in a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Which cluster issued it.
+    pub cluster: Name,
+    /// What the bearer is.
+    pub role: Role,
+    /// What the bearer is called.
+    pub name: Name,
+    /// Which bearer of that name.
+    pub generation: Generation,
+}
+
+/// A URI is not an identity of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the URI is not of the form paprika://<cluster>/<role>/<name>/<generation>")]
+pub struct IdentityError;
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, role, name, generation } = self;
+        write!(f, "paprika://{cluster}/{}/{name}/{generation}", role.as_str())
+    }
+}
+
+impl FromStr for Identity {
+    type Err = IdentityError;
+
+    fn from_str(uri: &str) -> Result<Self, IdentityError> {
+        let rest = uri.strip_prefix("paprika://").ok_or(IdentityError)?;
+        let parts: Vec<&str> = rest.split('/').collect();
+        let [cluster, role, name, generation] = parts.as_slice() else {
+            return Err(IdentityError);
+        };
+        let role = [Role::Agent, Role::Manager, Role::Operator]
+            .into_iter()
+            .find(|known| known.as_str() == *role)
+            .ok_or(IdentityError)?;
+        let digits = !generation.is_empty() && generation.bytes().all(|digit| digit.is_ascii_digit());
+        let identity = Self {
+            cluster: cluster.parse().map_err(|_| IdentityError)?,
+            role,
+            name: name.parse().map_err(|_| IdentityError)?,
+            generation: Generation(generation.parse().map_err(|_| IdentityError)?),
+        };
+        // One identity has one spelling: `007` is not `7`.
+        if digits && identity.to_string() == uri { Ok(identity) } else { Err(IdentityError) }
+    }
+}
+
+/// Why a peer's certificate does not make it what we expect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The peer showed no certificate.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// The certificate cannot be read.
+    #[error("the peer's certificate cannot be read")]
+    Unreadable,
+    /// The certificate has no, or more than one, identity URI.
+    #[error("the peer's certificate does not hold exactly one paprika:// identity")]
+    NotOne,
+    /// The identity is of another role.
+    #[error("the peer's certificate is one of an {found}, not of an {expected}", found = .found.as_str(), expected = .expected.as_str())]
+    WrongRole {
+        /// What the certificate says.
+        found: Role,
+        /// What the peer must be.
+        expected: Role,
+    },
+    /// The peer did not agree on the application protocol.
+    #[error("the peer does not speak the application protocol paprika/1")]
+    NoAlpn,
+}
+
+/// Reads the identity in a verified certificate.
+///
+/// # Errors
+/// When there is not exactly one.
+pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<Identity, PeerError> {
+    let (rest, certificate) = X509Certificate::from_der(certificate).map_err(|_| PeerError::Unreadable)?;
+    if !rest.is_empty() {
+        return Err(PeerError::Unreadable);
+    }
+    let names = certificate.subject_alternative_name().map_err(|_| PeerError::Unreadable)?.ok_or(PeerError::NotOne)?;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => uri.parse().map_err(|_| PeerError::NotOne),
+        _ => Err(PeerError::NotOne),
+    }
+}
+
+/// Checks, after a TLS handshake of the agent link, that the peer speaks our protocol and has the expected role.
+///
+/// # Errors
+/// Which check failed.
+pub fn check_link_peer(connection: &CommonState, expected: Role) -> Result<Identity, PeerError> {
+    if connection.alpn_protocol() != Some(ALPN) {
+        return Err(PeerError::NoAlpn);
+    }
+    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
+    let identity = peer_identity(leaf)?;
+    if identity.role == expected { Ok(identity) } else { Err(PeerError::WrongRole { found: identity.role, expected }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_has_one_spelling() {
+        let uri = "paprika://c-1/agent/web1.example/7";
+        assert_eq!(uri.parse::<Identity>().map(|identity| identity.to_string()), Ok(uri.to_owned()));
+        for bad in [
+            "",
+            "paprika://",
+            "paprika://c/agent/web1",
+            "paprika://c/agent/web1/7/8",
+            "paprika://c/root/web1/7",
+            "paprika://c/agent/web1/07",
+            "paprika://c/agent/web1/+7",
+            "paprika://c/agent/web1/-1",
+            "paprika://c/agent//7",
+            "paprika://c/agent/../7",
+            "paprika://c/Agent/web1/7",
+            "http://c/agent/web1/7",
+            "paprika://c/agent/web1/7 ",
+            "paprika://c/agent/web1\n/7",
+            "paprika://c/agent/web1/99999999999999999999",
+        ] {
+            assert_eq!(bad.parse::<Identity>(), Err(IdentityError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_not_a_certificate() {
+        assert_eq!(peer_identity(&CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])), Err(PeerError::Unreadable));
+    }
+}
