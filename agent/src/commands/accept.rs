@@ -1,0 +1,164 @@
+//! Makes commands durable: built in `staging`, synced, renamed into `commands`, that folder synced.
+//!
+//! Several at once share the sync of `commands/`; nothing is reported as accepted before it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use bytes::Bytes;
+use common::id::Uid;
+use common::{crash, durable};
+
+use super::file_error::{Context, FileError};
+use super::layout::{self, StateDir};
+use super::record::{self, End};
+
+/// The FIFO in a command's directory that wakes its shim.
+pub const WAKE: &str = "wake";
+
+/// A command to be made durable.
+#[derive(Debug, Clone)]
+pub struct NewCommand {
+    /// Its directory's name.
+    pub uid: Uid,
+    /// Manager time, Unix milliseconds.
+    pub accepted_ms: u64,
+    /// The `Command` message as received.
+    pub raw: Bytes,
+    /// For operations without a process: the end that becomes durable together with the acceptance.
+    pub end: Option<End>,
+}
+
+/// Why a command was not accepted; nothing of it stays behind.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// There is a directory of this name.
+    #[error("accept command {0}: it is already here")]
+    Exists(Uid),
+    /// A file step failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Makes commands durable, in the order given; each gets its own answer.
+///
+/// After a failed sync of `commands/` every answer is an error, and the directories are taken back.
+#[must_use]
+pub fn accept_many(state: &StateDir, commands: &[NewCommand]) -> Vec<Result<(), AcceptError>> {
+    let mut answers: Vec<_> = commands.iter().map(|command| build(state, command)).collect();
+    crash::point("agent.accept.before-rename");
+    let mut renamed = false;
+    for (command, answer) in commands.iter().zip(&mut answers) {
+        if answer.is_ok() {
+            *answer = publish(state, command.uid);
+            renamed |= answer.is_ok();
+        }
+    }
+    crash::point("agent.accept.after-rename");
+    let folder = state.commands();
+    if renamed && let Err(error) = durable::sync_folder(&folder) {
+        for (command, answer) in commands.iter().zip(&mut answers) {
+            if answer.is_ok() {
+                let source = io::Error::new(error.kind(), error.to_string());
+                *answer = Err(FileError { action: "sync", path: folder.clone(), source }.into());
+                drop(fs::remove_dir_all(state.command(command.uid)));
+            }
+        }
+    }
+    crash::point("agent.accept.after-sync");
+    answers
+}
+
+fn build(state: &StateDir, command: &NewCommand) -> Result<(), AcceptError> {
+    let dir = state.staging().join(command.uid.to_string());
+    let built = fill(&dir, command);
+    if built.is_err() {
+        drop(fs::remove_dir_all(&dir));
+    }
+    built.map_err(AcceptError::File)
+}
+
+fn fill(dir: &Path, command: &NewCommand) -> Result<(), FileError> {
+    fs::DirBuilder::new().mode(0o700).create(dir).context("make", dir)?;
+    if command.end.is_none() {
+        layout::make_fifo(&dir.join(WAKE))?;
+    }
+    let path = dir.join(record::FILE);
+    let mut file = durable::create_new(&path).context("make", &path)?;
+    let content = record::initial(command.accepted_ms, &command.raw, command.end.as_ref());
+    file.write_all(&content).context("write", &path)?;
+    file.sync_all().context("sync", &path)?;
+    durable::sync_folder(dir).context("sync", dir)
+}
+
+fn publish(state: &StateDir, uid: Uid) -> Result<(), AcceptError> {
+    let from = state.staging().join(uid.to_string());
+    let to = state.command(uid);
+    match fs::rename(&from, &to) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            drop(fs::remove_dir_all(&from));
+            match error.kind() {
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => Err(AcceptError::Exists(uid)),
+                _ => Err(FileError { action: "rename", path: from, source: error }.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use common::model::Outcome;
+    use common::wire;
+    use prost::Message;
+
+    use super::*;
+
+    fn command(uid: Uid) -> NewCommand {
+        let message =
+            wire::Command { uid: uid.to_wire(), id: 7, operation: "command.run".into(), ..Default::default() };
+        NewCommand { uid, accepted_ms: 5, raw: message.encode_to_vec().into(), end: None }
+    }
+
+    #[test]
+    fn accepted_commands_can_be_read_back_as_they_came() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let (a, b) = (command(Uid::random()), command(Uid::random()));
+        assert!(accept_many(&state, &[a.clone(), b.clone()]).iter().all(Result::is_ok));
+        for new in [&a, &b] {
+            let history = record::read(&state.command(new.uid)).unwrap();
+            assert_eq!((history.spec.raw, history.spec.accepted_ms), (new.raw.clone(), 5));
+            assert!(history.start.is_none() && history.end.is_none() && !history.torn);
+        }
+        assert_eq!(fs::read_dir(state.staging()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_same_uid_is_accepted_once_and_leaves_the_first_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let first = command(Uid::random());
+        let other = command(Uid::random());
+        assert!(accept_many(&state, std::slice::from_ref(&first)).iter().all(Result::is_ok));
+        let answers = accept_many(&state, &[NewCommand { accepted_ms: 9, ..first.clone() }, other.clone()]);
+        assert!(matches!(answers.as_slice(), [Err(AcceptError::Exists(uid)), Ok(())] if *uid == first.uid));
+        assert_eq!(record::read(&state.command(first.uid)).unwrap().spec.accepted_ms, 5);
+        assert_eq!(fs::read_dir(state.staging()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_end_can_come_with_the_acceptance() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let mut end = End::without_process(Outcome::Succeeded, 6);
+        end.value = r#"{"pong":true}"#.into();
+        let new = NewCommand { end: Some(end.clone()), ..command(Uid::random()) };
+        assert!(accept_many(&state, std::slice::from_ref(&new)).iter().all(Result::is_ok));
+        assert_eq!(record::read(&state.command(new.uid)).unwrap().end, Some(end));
+    }
+}

@@ -1,0 +1,269 @@
+//! Everything that is known when a command has ended, as it stands in END and travels as `CommandResult`.
+
+use bytes::Bytes;
+use common::id::Uid;
+use common::model::{Outcome, StreamName};
+use common::wire;
+use serde::{Deserialize, Serialize};
+
+/// The version that START and END payloads carry.
+pub(crate) const VERSION: u32 = 1;
+
+/// Why a command ended as interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The machine was started anew since.
+    Reboot,
+    /// The shim ended without writing END.
+    ShimKilled,
+    /// The record cannot be understood.
+    RecordCorrupt,
+}
+
+impl Evidence {
+    /// The stable code in `error.code`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Reboot => "reboot",
+            Self::ShimKilled => "shim_killed",
+            Self::RecordCorrupt => "record_corrupt",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Reboot => "the machine was restarted while the command ran",
+            Self::ShimKilled => "the process that watches the command was killed; what it ran was killed after it",
+            Self::RecordCorrupt => "the record of the command on the agent's disk cannot be read",
+        }
+    }
+}
+
+/// A stable code and a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub text: String,
+}
+
+/// The end of a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// Version of this payload.
+    pub v: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether it may have changed something: its process was let go.
+    #[serde(default)]
+    pub changed: bool,
+    /// What the main process gave to `exit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended the main process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u32>,
+    /// Whether that left a core.
+    #[serde(default)]
+    pub core_dumped: bool,
+    /// Whether the kernel killed something of it for memory.
+    #[serde(default)]
+    pub oom: bool,
+    /// What went wrong apart from the program's own status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// Wall clock when the process was let go, Unix milliseconds; 0: never.
+    #[serde(default)]
+    pub started_ms: u64,
+    /// Wall clock at the end, Unix milliseconds.
+    pub finished_ms: u64,
+    /// From the monotonic clock.
+    #[serde(default)]
+    pub duration_us: u64,
+    /// User and system time of everything it ran.
+    #[serde(default)]
+    pub cpu_us: u64,
+    /// Bytes.
+    #[serde(default)]
+    pub memory_peak: u64,
+    /// Streams that have bytes or gaps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamEnd>,
+    /// Who cancelled it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cancelled_by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cancel_reason: String,
+    /// How well it was fenced in: `cgroup` or `best_effort`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub isolation: String,
+    /// What else is worth knowing, as stable words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// The stream lengths are what was found, not what was written.
+    #[serde(default)]
+    pub lower_bounds: bool,
+    /// What an operation without a process answers, JSON.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+}
+
+/// One stream at the end of its command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// Which one.
+    pub stream: StreamName,
+    /// Bytes the process wrote, gaps counted.
+    pub length: u64,
+    /// What is not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<GapRange>,
+    /// What is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentEnd>,
+}
+
+/// Bytes that a quota or a full disk took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapRange {
+    /// Where they were.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
+}
+
+/// One kept file of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentEnd {
+    /// Offset of its first byte.
+    pub offset: u64,
+    /// Its length.
+    pub length: u64,
+    /// BLAKE3 in hex; empty when nobody saw all its bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub blake3: String,
+}
+
+impl End {
+    /// An end without a process: the caller fills in what it knows beyond that.
+    #[must_use]
+    pub fn without_process(outcome: Outcome, now_ms: u64) -> Self {
+        Self {
+            v: VERSION,
+            outcome,
+            changed: false,
+            exit_code: None,
+            signal: None,
+            core_dumped: false,
+            oom: false,
+            error: None,
+            started_ms: 0,
+            finished_ms: now_ms,
+            duration_us: 0,
+            cpu_us: 0,
+            memory_peak: 0,
+            streams: Vec::new(),
+            cancelled_by: String::new(),
+            cancel_reason: String::new(),
+            isolation: String::new(),
+            flags: Vec::new(),
+            lower_bounds: false,
+            value: String::new(),
+        }
+    }
+
+    /// The end of a command that somebody cancelled before it had a process.
+    #[must_use]
+    pub fn cancelled(by: &str, reason: &str, now_ms: u64) -> Self {
+        Self {
+            cancelled_by: by.to_owned(),
+            cancel_reason: reason.to_owned(),
+            ..Self::without_process(Outcome::Cancelled, now_ms)
+        }
+    }
+
+    /// The end of a command whose validity passed before it had a process.
+    #[must_use]
+    pub fn expired(now_ms: u64) -> Self {
+        Self::without_process(Outcome::Expired, now_ms).because("expired", "its validity passed before it was started")
+    }
+
+    /// The end of a command that was started and whose end nobody saw.
+    #[must_use]
+    pub fn interrupted(evidence: Evidence, now_ms: u64) -> Self {
+        let end = Self { lower_bounds: true, ..Self::without_process(Outcome::Interrupted, now_ms) };
+        end.because(evidence.code(), evidence.text())
+    }
+
+    /// The same end with a code and a sentence.
+    #[must_use]
+    pub fn because(mut self, code: &str, text: impl Into<String>) -> Self {
+        self.error = Some(Failure { code: code.to_owned(), text: text.into() });
+        self
+    }
+
+    /// The length of one stream; 0 when it has none.
+    #[must_use]
+    pub fn length(&self, stream: StreamName) -> u64 {
+        self.streams.iter().find(|end| end.stream == stream).map_or(0, |end| end.length)
+    }
+
+    /// The message that carries this end to the manager.
+    #[must_use]
+    pub fn to_result(&self, uid: Uid, id: u64) -> wire::CommandResult {
+        let (error_code, error_text) = match &self.error {
+            Some(failure) => (failure.code.clone(), failure.text.clone()),
+            None => (String::new(), String::new()),
+        };
+        wire::CommandResult {
+            uid: uid.to_wire(),
+            id,
+            outcome: self.outcome.to_wire(),
+            changed: self.changed,
+            has_exit_code: self.exit_code.is_some(),
+            exit_code: self.exit_code.unwrap_or_default(),
+            signal: self.signal.unwrap_or_default(),
+            core_dumped: self.core_dumped,
+            oom: self.oom,
+            error_code,
+            error_text,
+            started_ms: self.started_ms,
+            finished_ms: self.finished_ms,
+            duration_us: self.duration_us,
+            cpu_us: self.cpu_us,
+            memory_peak: self.memory_peak,
+            streams: self.streams.iter().map(StreamEnd::to_wire).collect(),
+            cancelled_by: self.cancelled_by.clone(),
+            cancel_reason: self.cancel_reason.clone(),
+            isolation: self.isolation.clone(),
+            flags: self.flags.clone(),
+            lengths_are_lower_bounds: self.lower_bounds,
+            value: Bytes::copy_from_slice(self.value.as_bytes()),
+        }
+    }
+}
+
+impl StreamEnd {
+    fn to_wire(&self) -> wire::StreamEnd {
+        let hash = |hex: &str| {
+            blake3::Hash::from_hex(hex).map_or_else(|_| Bytes::new(), |hash| Bytes::copy_from_slice(hash.as_bytes()))
+        };
+        wire::StreamEnd {
+            stream: self.stream.to_wire(),
+            length: self.length,
+            gaps: self.gaps.iter().map(|gap| wire::Gap { offset: gap.offset, length: gap.length }).collect(),
+            segments: self
+                .segments
+                .iter()
+                .map(|segment| wire::SegmentHash {
+                    offset: segment.offset,
+                    length: segment.length,
+                    hash: hash(&segment.blake3),
+                })
+                .collect(),
+        }
+    }
+}

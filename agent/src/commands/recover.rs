@@ -1,0 +1,191 @@
+//! What becomes of a command whose shim may be gone. The record decides, and only the holder of its lock may ask it.
+//!
+//! ```text
+//! lock held ─────────► Held: a shim is at work
+//! SPEC only ─────────► Respawn while it is valid and there were fewer than three shims, else END
+//! START without END ─► kill what is left, END{interrupted}
+//! END ───────────────► Ended
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use common::id::Uid;
+use common::model::Outcome;
+use common::{clock, crash};
+
+use super::end::{End, Evidence};
+use super::file_error::{Context, FileError};
+use super::layout::StateDir;
+use super::record::{self, RecordError, RecordLock, Start};
+use super::segment;
+use crate::shim::cgroup::{self, Base};
+use crate::shim::process;
+
+/// Shims that may be started for one command; one that dies before START has run nothing.
+pub const MAX_SPAWNS: u32 = 3;
+/// How long what is left of a command is given to die.
+const KILL_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recovered {
+    /// A shim is at work. When the caller knows that it is gone: the process that it had just made still has its copies
+    /// of the lock and of `wake`, and closes them as its first deed; look again.
+    Held,
+    /// Nothing was started: start a shim.
+    Respawn,
+    /// It is over; END is durable and nothing of it lives.
+    Ended(Box<End>),
+}
+
+/// Notes that a shim is about to be started; answers how many there were, this one counted.
+///
+/// Not synced: after a loss of power the count may be one too low, which costs one more try.
+///
+/// # Errors
+/// When the note cannot be made.
+pub fn count_spawn(dir: &Path) -> Result<u32, FileError> {
+    let next = spawns(dir) + 1;
+    let path = dir.join(format!("spawn.{next}"));
+    match common::durable::create_new(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).context("make", &path),
+        _ => Ok(next),
+    }
+}
+
+fn spawns(dir: &Path) -> u32 {
+    (1..=MAX_SPAWNS).take_while(|count| dir.join(format!("spawn.{count}")).exists()).last().unwrap_or(0)
+}
+
+/// Finds out what to do with a directory at manager time `now_ms`, and ends what can only be ended.
+///
+/// # Errors
+/// When a file cannot be read or written, or the record is damaged; in that case nothing of the command lives any
+/// more, and the directory belongs into quarantine.
+pub fn recover(state: &StateDir, base: &Base, uid: Uid, now_ms: u64) -> Result<Recovered, RecordError> {
+    let dir = state.command(uid);
+    let mut lock = match RecordLock::try_take(&dir) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ok(Recovered::Held),
+        Err(error) => {
+            if matches!(error, RecordError::Corrupt { .. }) {
+                kill_leftovers(base, uid, None);
+            }
+            return Err(error);
+        }
+    };
+    let history = lock.history();
+    let end = if let Some(end) = &history.end {
+        // The shim ended after END, or was killed between END and its own end.
+        cgroup::remove(base, uid);
+        return Ok(Recovered::Ended(Box::new(end.clone())));
+    } else if let Some(start) = history.start.clone() {
+        interrupted(&dir, base, uid, &start)?
+    } else if !super::request::cancels(&dir).is_empty() {
+        let first = super::request::cancels(&dir).into_iter().next();
+        first.map_or_else(
+            || End::expired(clock::unix_ms()),
+            |request| End::cancelled(&request.by, &request.reason, clock::unix_ms()),
+        )
+    } else if history.spec.command.expires_ms <= now_ms {
+        End::expired(clock::unix_ms())
+    } else if spawns(&dir) >= MAX_SPAWNS {
+        let text = format!("{MAX_SPAWNS} times the process that was to watch the command ended before it was started");
+        End::without_process(Outcome::Failed, clock::unix_ms()).because("spawn", text)
+    } else {
+        return Ok(Recovered::Respawn);
+    };
+    crash::point("agent.end.before");
+    lock.append_end(end.clone())?;
+    crash::point("agent.end.after");
+    cgroup::remove(base, uid);
+    Ok(Recovered::Ended(Box::new(end)))
+}
+
+/// Ends a command that was not started yet. `None`: a shim has it, or had it: a request is the way.
+///
+/// # Errors
+/// When the record cannot be read or END cannot be made durable.
+pub fn cancel_before_start(dir: &Path, by: &str, reason: &str) -> Result<Option<End>, RecordError> {
+    let Some(mut lock) = RecordLock::try_take(dir)? else { return Ok(None) };
+    if let Some(end) = &lock.history().end {
+        return Ok(Some(end.clone()));
+    }
+    if lock.history().start.is_some() {
+        return Ok(None);
+    }
+    let end = End::cancelled(by, reason, clock::unix_ms());
+    crash::point("agent.cancel-unstarted.before");
+    lock.append_end(end.clone())?;
+    crash::point("agent.cancel-unstarted.after");
+    Ok(Some(end))
+}
+
+fn interrupted(dir: &Path, base: &Base, uid: Uid, start: &Start) -> Result<End, RecordError> {
+    let same_boot = process::boot_id().is_ok_and(|boot| boot == start.boot_id);
+    let alive = if same_boot { kill_leftovers(base, uid, Some(start)) } else { 0 };
+    let evidence = if same_boot { Evidence::ShimKilled } else { Evidence::Reboot };
+    let mut end = End::interrupted(evidence, clock::unix_ms());
+    end.changed = true;
+    end.started_ms = start.at_ms;
+    end.isolation.clone_from(&start.isolation);
+    end.streams = segment::survey(dir)?;
+    if alive > 0 {
+        end.flags.push(format!("alive:{alive}"));
+    }
+    Ok(end)
+}
+
+/// Kills what a command left; answers how many processes survived that.
+fn kill_leftovers(base: &Base, uid: Uid, start: Option<&Start>) -> usize {
+    let named = start.and_then(|start| start.cgroup.clone());
+    let mut alive = 0;
+    let mut fenced = false;
+    for group in named.into_iter().chain(base.of(uid)) {
+        if group.is_dir() {
+            fenced = true;
+            if !cgroup::kill_all(&group, KILL_WITHIN) {
+                alive += cgroup::processes(&group).len();
+            }
+            cgroup::remove_tree(&group);
+        }
+    }
+    if fenced {
+        return alive;
+    }
+    // A pid means something only together with its start: the session's leader may be gone and its number reused.
+    let main = start.and_then(|start| {
+        let pid = i32::try_from(start.pid).ok()?;
+        match process::stat(pid) {
+            Some(found) if found.start_time != start.start_time => None,
+            _ => Some(pid),
+        }
+    });
+    process::kill_leftovers(uid, main, KILL_WITHIN)
+}
+
+/// What can still be read of a damaged record, for the end that reports it.
+#[must_use]
+pub fn salvage(state: &StateDir, uid: Uid) -> Option<record::Spec> {
+    record::salvage(&state.command(uid))
+}
+
+/// Removes the cgroups of commands that have no directory any more.
+pub fn sweep_cgroups(state: &StateDir, base: &Base) {
+    let Base::Cgroup(path) = base else { return };
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if let Some(uid) = entry.file_name().to_str().and_then(|name| name.parse::<Uid>().ok())
+            && !state.command(uid).exists()
+            && !cgroup::populated(&entry.path())
+        {
+            cgroup::remove(base, uid);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "recover_tests.rs"]
+mod tests;

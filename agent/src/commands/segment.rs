@@ -1,0 +1,259 @@
+//! Reads the streams of a command by offset, while they grow and afterwards.
+//!
+//! A stream is a row of files named by the offset of their first byte, 20 digits: `stdout.00000000000000000000`. Only
+//! the last one grows, so one that has a successor is final. Where a file does not reach to its successor, or the
+//! first one does not begin at 0, bytes are missing: a quota or a full disk took them.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use common::model::StreamName;
+
+use super::end::{GapRange, SegmentEnd, StreamEnd};
+use super::file_error::{Context, FileError};
+
+/// Digits of the offset in a file's name: every `u64` fits, and names sort like numbers.
+const DIGITS: usize = 20;
+
+/// What stands at an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes, at least one.
+    Bytes(Bytes),
+    /// This many bytes are not kept.
+    Gap(u64),
+    /// Nothing yet.
+    Nothing,
+}
+
+/// Reads one stream of one command; keeps the file of the last read open.
+#[derive(Debug)]
+pub struct StreamReader {
+    dir: PathBuf,
+    stream: StreamName,
+    open: Option<(u64, File)>,
+}
+
+impl StreamReader {
+    /// Reads in a command's directory.
+    #[must_use]
+    pub fn new(dir: &Path, stream: StreamName) -> Self {
+        Self { dir: dir.to_owned(), stream, open: None }
+    }
+
+    /// Reads at most `max` bytes at `offset`.
+    ///
+    /// # Errors
+    /// When a file that should be there cannot be read.
+    pub fn read(&mut self, offset: u64, max: usize) -> Result<Piece, FileError> {
+        // A read that ends where the open file ends is the usual case and costs one call.
+        if let Some(bytes) = self.read_open(offset, max)? {
+            return Ok(Piece::Bytes(bytes));
+        }
+        let starts = starts(&self.dir, self.stream)?;
+        if let Some(start) = starts.iter().copied().rfind(|start| *start <= offset)
+            && self.open.as_ref().is_none_or(|(open, _)| *open != start)
+        {
+            let path = self.dir.join(name(self.stream, start));
+            match File::open(&path) {
+                Ok(file) => self.open = Some((start, file)),
+                // The quota took it after the listing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.open = None,
+                Err(error) => return Err(error).context("open", &path),
+            }
+        }
+        // Also for the file that was open: it may have grown between the first look and the listing, and bytes that
+        // are there must not be called a gap.
+        if let Some(bytes) = self.read_open(offset, max)? {
+            return Ok(Piece::Bytes(bytes));
+        }
+        Ok(match starts.iter().find(|start| **start > offset) {
+            Some(next) => Piece::Gap(next - offset),
+            None => Piece::Nothing,
+        })
+    }
+
+    /// The offset behind the last byte that is there.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn length(&self) -> Result<u64, FileError> {
+        length(&self.dir, self.stream)
+    }
+
+    fn read_open(&self, offset: u64, max: usize) -> Result<Option<Bytes>, FileError> {
+        let Some((start, file)) = &self.open else { return Ok(None) };
+        let Some(within) = offset.checked_sub(*start) else { return Ok(None) };
+        let mut buffer = vec![0; max];
+        let got = file.read_at(&mut buffer, within).context("read", &self.dir.join(name(self.stream, *start)))?;
+        buffer.truncate(got);
+        Ok((got > 0).then(|| Bytes::from(buffer)))
+    }
+}
+
+/// Reads at most `max` bytes at `offset` without keeping anything open.
+///
+/// # Errors
+/// When a file that should be there cannot be read.
+pub fn read(dir: &Path, stream: StreamName, offset: u64, max: usize) -> Result<Piece, FileError> {
+    StreamReader::new(dir, stream).read(offset, max)
+}
+
+/// The offset behind the last byte of a stream that is there; 0 when there is none.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn length(dir: &Path, stream: StreamName) -> Result<u64, FileError> {
+    match starts(dir, stream)?.last() {
+        Some(start) => {
+            let path = dir.join(name(stream, *start));
+            let found = fs::metadata(&path).context("look at", &path)?;
+            Ok(start + found.len())
+        }
+        None => Ok(0),
+    }
+}
+
+/// What the files themselves say about all streams, for a command whose shim cannot say it any more; syncs them, so
+/// that what is said stays true.
+///
+/// # Errors
+/// When a file cannot be read or synced.
+pub(crate) fn survey(dir: &Path) -> Result<Vec<StreamEnd>, FileError> {
+    let mut found = Vec::new();
+    for stream in StreamName::ALL {
+        let mut end = StreamEnd { stream, length: 0, gaps: Vec::new(), segments: Vec::new() };
+        let starts = starts(dir, stream)?;
+        if starts.is_empty() {
+            continue;
+        }
+        for start in starts {
+            let path = dir.join(name(stream, start));
+            let file = File::open(&path).context("open", &path)?;
+            file.sync_data().context("sync", &path)?;
+            let length = file.metadata().context("look at", &path)?.len();
+            if start > end.length {
+                end.gaps.push(GapRange { offset: end.length, length: start - end.length });
+            }
+            end.segments.push(SegmentEnd { offset: start, length, blake3: String::new() });
+            end.length = start + length;
+        }
+        found.push(end);
+    }
+    Ok(found)
+}
+
+/// The name of the file that begins at `start`.
+pub(crate) fn name(stream: StreamName, start: u64) -> String {
+    format!("{stream}.{start:0DIGITS$}")
+}
+
+/// Reads the name of a segment file.
+pub(crate) fn parse_name(name: &OsStr) -> Option<(StreamName, u64)> {
+    let (stream, digits) = name.to_str()?.split_once('.')?;
+    let plain = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !plain {
+        return None;
+    }
+    Some((stream.parse().ok()?, digits.parse().ok()?))
+}
+
+fn starts(dir: &Path, stream: StreamName) -> Result<Vec<u64>, FileError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).context("list", dir)? {
+        let entry = entry.context("list", dir)?;
+        if let Some((of, start)) = parse_name(&entry.file_name())
+            && of == stream
+        {
+            found.push(start);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn put(dir: &Path, start: u64, bytes: &[u8]) {
+        fs::write(dir.join(name(StreamName::Stdout, start)), bytes).unwrap();
+    }
+
+    fn bytes(text: &str) -> Piece {
+        Piece::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn reading_goes_on_from_file_to_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reader = StreamReader::new(dir.path(), StreamName::Stdout);
+        assert_eq!(reader.read(0, 10).unwrap(), Piece::Nothing);
+        put(dir.path(), 0, b"abc");
+        assert_eq!(reader.read(0, 10).unwrap(), bytes("abc"));
+        assert_eq!(reader.read(1, 1).unwrap(), bytes("b"));
+        assert_eq!(reader.read(3, 10).unwrap(), Piece::Nothing);
+        put(dir.path(), 3, b"de");
+        assert_eq!(reader.read(3, 10).unwrap(), bytes("de"));
+        assert_eq!(reader.read(2, 10).unwrap(), bytes("c"));
+        assert_eq!(reader.length().unwrap(), 5);
+        assert_eq!(length(dir.path(), StreamName::Stderr).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_missing_is_a_gap_of_the_exact_size() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), 0, b"abc");
+        put(dir.path(), 10, b"k");
+        let mut reader = StreamReader::new(dir.path(), StreamName::Stdout);
+        assert_eq!(reader.read(0, 10).unwrap(), bytes("abc"));
+        assert_eq!(reader.read(3, 10).unwrap(), Piece::Gap(7));
+        assert_eq!(reader.read(10, 10).unwrap(), bytes("k"));
+        assert_eq!(reader.read(11, 10).unwrap(), Piece::Nothing);
+        let survey = survey(dir.path()).unwrap();
+        assert_eq!(survey.len(), 1);
+        assert_eq!(survey[0].gaps, vec![GapRange { offset: 3, length: 7 }]);
+        assert_eq!(survey[0].length, 11);
+    }
+
+    #[test]
+    fn only_whole_names_are_segments() {
+        assert_eq!(parse_name(OsStr::new("stderr.00000000000000000042")), Some((StreamName::Stderr, 42)));
+        for bad in [
+            "stdout",
+            "stdout.1",
+            "stdout.0000000000000000000x",
+            "other.00000000000000000000",
+            "stdout.99999999999999999999",
+        ] {
+            assert_eq!(parse_name(OsStr::new(bad)), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_into_files_reads_back_the_same(content in prop::collection::vec(any::<u8>(), 1..300), cuts in prop::collection::vec(0usize..300, 0..6), step in 1usize..70) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < content.len()).chain([0, content.len()]).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            for pair in cuts.windows(2) {
+                put(dir.path(), pair[0] as u64, &content[pair[0]..pair[1]]);
+            }
+            let mut reader = StreamReader::new(dir.path(), StreamName::Stdout);
+            let mut back = Vec::new();
+            while let Piece::Bytes(bytes) = reader.read(back.len() as u64, step).unwrap() {
+                back.extend_from_slice(&bytes);
+            }
+            prop_assert_eq!(back, content);
+        }
+    }
+}

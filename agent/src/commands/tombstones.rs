@@ -1,0 +1,280 @@
+//! What stays of a command when its directory is gone: its uid, its id and how it ended.
+//!
+//! ```text
+//! tombstones/<hour>   hour = (expiry + 1 h) in Unix hours; removed as a whole when that hour has passed
+//!   "PAPTOM1\n"  then per tombstone: u32 LE length | 8 bytes of BLAKE3 | uid (16) | id (8 LE) | expiry (8 LE) | END
+//! ```
+//!
+//! As long as a tombstone stands, the same command is a repeat; when it is gone, the command's validity has passed and
+//! it is refused for that. Recovery: a torn end is cut at start; a damaged one in the middle is skipped.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut};
+use common::id::{CommandId, Uid};
+use common::{durable, limits};
+
+use super::file_error::{Context, FileError};
+use super::record::{self, End};
+
+const MAGIC: &[u8; 8] = b"PAPTOM1\n";
+const HEAD: usize = 4 + 8;
+/// Uid, id and expiry in front of END.
+const FIXED: usize = 16 + 8 + 8;
+/// No END is longer.
+const MAX_PAYLOAD: usize = 256 * 1024;
+/// The kind byte in the checksum; those of the command record are 1 to 3.
+const KIND: u8 = 16;
+const HOUR_MS: u64 = 3_600_000;
+
+/// What is kept of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tombstone {
+    /// What the machines know it by.
+    pub uid: Uid,
+    /// What people know it by.
+    pub id: CommandId,
+    /// Manager time, Unix milliseconds: when its validity ends.
+    pub expires_ms: u64,
+    /// How it ended.
+    pub end: End,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    hour: u64,
+    at: u64,
+    id: CommandId,
+}
+
+/// All tombstones of this agent; the ends stay on disk, memory holds where.
+#[derive(Debug)]
+pub struct Tombstones {
+    folder: PathBuf,
+    by_uid: HashMap<Uid, Place>,
+    by_id: HashMap<CommandId, Uid>,
+}
+
+impl Tombstones {
+    /// Reads what is there and cuts torn ends. Files whose hour has passed at manager time `now_ms` are removed.
+    ///
+    /// # Errors
+    /// When a file cannot be read or cut.
+    pub fn open(folder: &Path, now_ms: u64) -> Result<Self, FileError> {
+        let mut this = Self { folder: folder.to_owned(), by_uid: HashMap::new(), by_id: HashMap::new() };
+        this.expire(now_ms)?;
+        for hour in this.hours()? {
+            let path = this.path(hour);
+            let content = fs::read(&path).context("read", &path)?;
+            let good = this.index(hour, &content);
+            if good < content.len() {
+                let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
+                file.set_len(good as u64).context("cut the torn end of", &path)?;
+                file.sync_data().context("sync", &path)?;
+            }
+        }
+        Ok(this)
+    }
+
+    /// Adds tombstones; durable when it returns, with one sync per file that grew.
+    ///
+    /// # Errors
+    /// When one could not be made durable; none of them is known then.
+    pub fn insert_many(&mut self, tombstones: &[Tombstone]) -> Result<(), FileError> {
+        let mut by_hour: HashMap<u64, Vec<&Tombstone>> = HashMap::new();
+        for tombstone in tombstones {
+            if !self.by_uid.contains_key(&tombstone.uid) {
+                by_hour.entry(hour_of(tombstone.expires_ms)).or_default().push(tombstone);
+            }
+        }
+        let mut placed = Vec::new();
+        for (hour, group) in by_hour {
+            let path = self.path(hour);
+            let (file, mut at) = open_for_append(&path, &self.folder)?;
+            let mut grown = Vec::new();
+            for tombstone in group {
+                placed.push((tombstone.uid, Place { hour, at: at + grown.len() as u64, id: tombstone.id }));
+                encode(tombstone, &mut grown).context("write", &path)?;
+            }
+            if let Err(error) = file.write_all_at(&grown, at).and_then(|()| file.sync_data()) {
+                // What was half written is cut again, so that the next one does not stand behind a bad one.
+                drop(file.set_len(at));
+                return Err(error).context("append to", &path);
+            }
+            at += grown.len() as u64;
+            debug_assert!(at > 0);
+        }
+        for (uid, place) in placed {
+            self.by_id.insert(place.id, uid);
+            self.by_uid.insert(uid, place);
+        }
+        Ok(())
+    }
+
+    /// Tells whether a command is known here.
+    #[must_use]
+    pub fn contains(&self, uid: Uid) -> bool {
+        self.by_uid.contains_key(&uid)
+    }
+
+    /// The command that had this id.
+    #[must_use]
+    pub fn uid_of(&self, id: CommandId) -> Option<Uid> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// Reads one tombstone.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or is not what was written.
+    pub fn get(&self, uid: Uid) -> Result<Option<Tombstone>, FileError> {
+        let Some(place) = self.by_uid.get(&uid) else { return Ok(None) };
+        let path = self.path(place.hour);
+        let file = File::open(&path).context("open", &path)?;
+        let mut head = [0; HEAD];
+        file.read_exact_at(&mut head, place.at).context("read", &path)?;
+        let length = (head.as_slice()).get_u32_le() as usize;
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the tombstone is damaged");
+        if length > MAX_PAYLOAD {
+            return Err(damaged()).context("read", &path);
+        }
+        let mut bytes = vec![0; HEAD + length];
+        file.read_exact_at(&mut bytes, place.at).context("read", &path)?;
+        let (_, payload) = framed(&bytes).ok_or_else(damaged).context("read", &path)?;
+        decode(payload).ok_or_else(damaged).context("read", &path).map(Some)
+    }
+
+    /// All commands that have one, with their ids, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Uid, CommandId)> {
+        self.by_uid.iter().map(|(uid, place)| (*uid, place.id))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_uid.is_empty()
+    }
+
+    /// Removes what nobody can ask for any more at manager time `now_ms`.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn expire(&mut self, now_ms: u64) -> Result<(), FileError> {
+        let now = now_ms / HOUR_MS;
+        for hour in self.hours()?.into_iter().filter(|hour| *hour < now) {
+            let path = self.path(hour);
+            fs::remove_file(&path).context("remove", &path)?;
+            self.by_uid.retain(|_, place| place.hour != hour);
+            let by_uid = &self.by_uid;
+            self.by_id.retain(|_, uid| by_uid.contains_key(uid));
+        }
+        Ok(())
+    }
+
+    fn path(&self, hour: u64) -> PathBuf {
+        self.folder.join(hour.to_string())
+    }
+
+    fn hours(&self) -> Result<Vec<u64>, FileError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).context("list", &self.folder)? {
+            let entry = entry.context("list", &self.folder)?;
+            found.extend(entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+        }
+        Ok(found)
+    }
+
+    /// Notes where the tombstones of a file are; answers how much of it is good.
+    fn index(&mut self, hour: u64, content: &[u8]) -> usize {
+        let mut good = 0;
+        if content.starts_with(MAGIC) {
+            good = MAGIC.len();
+        }
+        let mut at = good;
+        while at < content.len() {
+            let rest = content.get(at..).unwrap_or_default();
+            match framed(rest) {
+                Some((length, payload)) => {
+                    if let Some((uid, id)) = keys(payload) {
+                        self.by_uid.insert(uid, Place { hour, at: at as u64, id });
+                        self.by_id.insert(id, uid);
+                    }
+                    at += length;
+                    good = at;
+                }
+                None => at += 1,
+            }
+        }
+        good
+    }
+}
+
+/// The hour in which a command's tombstone may go.
+fn hour_of(expires_ms: u64) -> u64 {
+    let grace = u64::try_from(limits::TOMBSTONE_GRACE.as_millis()).unwrap_or(HOUR_MS);
+    expires_ms.saturating_add(grace) / HOUR_MS
+}
+
+fn open_for_append(path: &Path, folder: &Path) -> Result<(File, u64), FileError> {
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).context("open", path)?;
+    let length = file.metadata().context("look at", path)?.len();
+    if length >= MAGIC.len() as u64 {
+        return Ok((file, length));
+    }
+    file.write_all_at(MAGIC, 0).context("write", path)?;
+    file.sync_data().context("sync", path)?;
+    durable::sync_folder(folder).context("sync", folder)?;
+    Ok((file, MAGIC.len() as u64))
+}
+
+fn encode(tombstone: &Tombstone, into: &mut Vec<u8>) -> io::Result<()> {
+    let mut payload = Vec::with_capacity(512);
+    payload.put_slice(&tombstone.uid.0);
+    payload.put_u64_le(tombstone.id.0);
+    payload.put_u64_le(tombstone.expires_ms);
+    serde_json::to_writer(&mut payload, &tombstone.end)?;
+    let length = u32::try_from(payload.len()).ok().filter(|length| *length as usize <= MAX_PAYLOAD);
+    into.put_u32_le(length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the end is too long"))?);
+    into.put_slice(&record::checksum(KIND, &payload));
+    into.put_slice(&payload);
+    Ok(())
+}
+
+fn framed(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+    let [l0, l1, l2, l3, checksum @ ..] = head;
+    let length = u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize;
+    if !(FIXED..=MAX_PAYLOAD).contains(&length) {
+        return None;
+    }
+    let payload = rest.get(..length)?;
+    (record::checksum(KIND, payload) == *checksum).then_some((HEAD + length, payload))
+}
+
+fn keys(payload: &[u8]) -> Option<(Uid, CommandId)> {
+    let (uid, rest) = payload.split_first_chunk::<16>()?;
+    let (id, _) = rest.split_first_chunk::<8>()?;
+    Some((Uid(*uid), CommandId(u64::from_le_bytes(*id))))
+}
+
+fn decode(payload: &[u8]) -> Option<Tombstone> {
+    let (uid, id) = keys(payload)?;
+    let (expires, end) = payload.get(24..)?.split_first_chunk::<8>()?;
+    let end = serde_json::from_slice(end).ok()?;
+    Some(Tombstone { uid, id, expires_ms: u64::from_le_bytes(*expires), end })
+}
+
+#[cfg(test)]
+#[path = "tombstones_tests.rs"]
+mod tests;

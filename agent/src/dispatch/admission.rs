@@ -1,0 +1,141 @@
+//! May this command be taken? A pure judgement of the message against what the agent knows of itself and of time.
+
+use common::id::{IdError, Uid};
+use common::limits;
+use common::wire::Command;
+
+use crate::operation::{self, Operation, Refused};
+
+/// What a command is judged by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Situation {
+    /// The generation in the agent's certificate.
+    pub(super) generation: u64,
+    /// Manager time; 0 when no manager was ever heard.
+    pub(super) now_ms: u64,
+}
+
+/// The judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Make it durable, then run it.
+    Take(Operation),
+    /// Its validity has passed.
+    Expired,
+    /// It never runs here.
+    Refuse(Refused),
+}
+
+/// Judges a command that is not known yet.
+pub(super) fn judge(command: &Command, situation: Situation) -> Verdict {
+    let refuse = |code, text: &str| Verdict::Refuse(Refused::new(code, text));
+    if command.generation != situation.generation {
+        return refuse("generation", "the command was made for another bearer of this agent's name");
+    }
+    if command.expires_ms == 0 {
+        return refuse("invalid", "the command has no validity end");
+    }
+    if command.expires_ms <= situation.now_ms {
+        return Verdict::Expired;
+    }
+    let operation = match operation::understand(&command.operation, &command.args) {
+        Ok(operation) => operation,
+        Err(refused) => return Verdict::Refuse(refused),
+    };
+    if let Some(refused) = unusable(command) {
+        return Verdict::Refuse(refused);
+    }
+    Verdict::Take(operation)
+}
+
+/// Finds what makes no sense on any host. User and limits are the shim's to judge: it knows what this host can enforce,
+/// and its refusal is an end like any other.
+fn unusable(command: &Command) -> Option<Refused> {
+    let invalid = |text: &str| Some(Refused::new("invalid", text));
+    if command.env.len() > limits::MAX_ENV {
+        return invalid("env: too many variables");
+    }
+    let bytes: usize = command.env.iter().map(|var| var.name.len() + var.value.len()).sum();
+    if bytes > limits::MAX_ENV_BYTES {
+        return invalid("env: too large");
+    }
+    if command.env.iter().any(|var| var.name.is_empty() || var.name.contains(['=', '\0']) || var.value.contains(&0)) {
+        return invalid("env: a name is empty or holds `=` or NUL, or a value holds NUL");
+    }
+    if !command.cwd.is_empty() && !command.cwd.starts_with('/') || command.cwd.contains('\0') {
+        return invalid("cwd: the path must be absolute");
+    }
+    if command.stdin.len() > limits::MAX_STDIN_BYTES {
+        return invalid("stdin: too large");
+    }
+    None
+}
+
+/// Reads the uid of a message.
+pub(super) fn uid(bytes: &[u8]) -> Result<Uid, IdError> {
+    Uid::from_wire(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::wire::EnvVar;
+
+    use super::*;
+
+    const HERE: Situation = Situation { generation: 3, now_ms: 1_000 };
+
+    fn command() -> Command {
+        Command {
+            uid: vec![1; 16].into(),
+            id: 7,
+            operation: "command.run".into(),
+            args: br#"{"run":["true"]}"#.to_vec().into(),
+            expires_ms: 1_001,
+            generation: 3,
+            ..Command::default()
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut Command)) -> Option<&'static str> {
+        let mut command = command();
+        change(&mut command);
+        match judge(&command, HERE) {
+            Verdict::Refuse(refused) => Some(refused.code),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn validity_ends_exactly_at_its_edge() {
+        assert_eq!(judge(&command(), HERE), Verdict::Take(Operation::Run));
+        assert_eq!(judge(&command(), Situation { now_ms: 1_001, ..HERE }), Verdict::Expired);
+        assert_eq!(judge(&command(), Situation { now_ms: 0, ..HERE }), Verdict::Take(Operation::Run));
+    }
+
+    #[test]
+    fn another_generation_is_refused_before_anything_else_is_looked_at() {
+        assert_eq!(refusal(|command| command.generation = 4), Some("generation"));
+        assert_eq!(
+            refusal(|command| {
+                command.generation = 2;
+                command.expires_ms = 1;
+            }),
+            Some("generation")
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_not_dropped() {
+        let var = |name: &str, value: &[u8]| EnvVar { name: name.into(), value: value.to_vec().into() };
+        assert_eq!(refusal(|command| command.expires_ms = 0), Some("invalid"));
+        assert_eq!(refusal(|command| command.operation = "x".into()), Some("unknown_operation"));
+        assert_eq!(refusal(|command| command.cwd = "tmp".into()), Some("invalid"));
+        assert_eq!(refusal(|command| command.cwd = "/tmp".into()), None);
+        assert_eq!(refusal(|command| command.env = vec![var("A=B", b"")]), Some("invalid"));
+        assert_eq!(refusal(|command| command.env = vec![var("A", b"\0")]), Some("invalid"));
+        assert_eq!(refusal(|command| command.env = vec![var("A", b"\xff")]), None);
+        assert_eq!(refusal(|command| command.env = vec![var("A", b""); limits::MAX_ENV]), None);
+        assert_eq!(refusal(|command| command.env = vec![var("A", b""); limits::MAX_ENV + 1]), Some("invalid"));
+        assert_eq!(refusal(|command| command.stdin = vec![0; limits::MAX_STDIN_BYTES + 1].into()), Some("invalid"));
+    }
+}

@@ -1,0 +1,388 @@
+//! Answers of jobs: what was done on disk, and what follows from it.
+
+use std::io;
+
+use bytes::Bytes;
+use common::error::Chain;
+use common::id::Uid;
+use common::link::Lane;
+use common::wire::command_ack::Answer;
+use common::wire::frame::Body;
+use common::wire::nak::Code;
+use common::wire::{Ack, CommandAck, CommandCancel, CommandPhase, CommandResult, Inventory, InventoryItem};
+use tracing::{debug, error, warn};
+
+use super::dispatcher::Dispatcher;
+use super::incoming::ack;
+use super::jobs::{self, Done, Looked, Taken, Told};
+use super::table::{Started, Step};
+use crate::commands::recover::Recovered;
+use crate::commands::request::WakeWatch;
+use crate::commands::{End, FileError, RecordError};
+use crate::shim::ShimProcess;
+
+/// Descriptions in one page are cut at this many bytes: far below a frame, so that one large command still fits.
+const DESCRIBE_BYTES: usize = 64 * 1024;
+
+impl Dispatcher {
+    /// Acts on the answer of a job.
+    pub(super) fn done(&mut self, done: Done) {
+        match done {
+            Done::Intake(answers) => {
+                self.work.intakes -= 1;
+                for (uid, taken) in answers {
+                    self.taken(uid, taken);
+                }
+                self.arm_rescan();
+            }
+            Done::Spawned(uid, child) => self.spawned(uid, child),
+            Done::Looked(uid, found) => self.looked(uid, found),
+            Done::Recovered(uid, found) => self.recovered(uid, found),
+            Done::Settled(uid, end) => self.settled(uid, end),
+            Done::Requested(uid, placed) => self.requested(uid, placed),
+            Done::Told(told) => self.told(told),
+            Done::Read(read) => self.read(*read),
+            Done::Forgot(uids, done) => self.forgot(&uids, done),
+            Done::Listed(session, items) => self.listed(session, items),
+            Done::Described { session, commands, past } => self.described(session, commands, past),
+            Done::Saved(kept) => {
+                self.work.saving = false;
+                if let Err(error) = kept {
+                    warn!(error = %Chain(&error), "The memory of the manager could not be saved");
+                }
+            }
+        }
+    }
+
+    fn taken(&mut self, uid: Uid, taken: Taken) {
+        let (acks, cancels) = match self.table.get_mut(uid) {
+            Some(entry) => (std::mem::take(&mut entry.waiting_acks), entry.waiting_cancels.clone()),
+            None => return,
+        };
+        let reply = |this: &mut Self, answer: CommandAck| {
+            for seq in &acks {
+                this.answer(*seq, uid, answer.clone());
+            }
+        };
+        let over = match taken {
+            Taken::Accepted | Taken::Answered(_) => {
+                reply(self, ack(uid, Answer::Accepted));
+                if let Some(entry) = self.table.get_mut(uid) {
+                    entry.step = Step::Accepted;
+                }
+                if !acks.is_empty() {
+                    self.attach(uid, &[]);
+                }
+                match taken {
+                    Taken::Answered(result) => self.ended(uid, *result),
+                    _ => self.proceed(uid),
+                }
+                return;
+            }
+            Taken::Known(result) => {
+                let phase = CommandPhase::Ended.into();
+                reply(self, CommandAck { phase, ..ack(uid, Answer::Duplicate) });
+                Some(result)
+            }
+            Taken::Expired(result) => {
+                reply(self, ack(uid, Answer::Expired));
+                Some(result)
+            }
+            Taken::Here => {
+                // Its directory decides, as after a restart.
+                reply(self, CommandAck { phase: CommandPhase::Accepted.into(), ..ack(uid, Answer::Duplicate) });
+                if let Some(entry) = self.table.get_mut(uid) {
+                    entry.step = Step::Live;
+                }
+                self.attach(uid, &[]);
+                return self.start_recover(uid);
+            }
+            Taken::Conflict => {
+                for seq in &acks {
+                    self.nak(*seq, Code::Conflict, "this id belongs to another command here");
+                }
+                None
+            }
+            Taken::Failed { full, text } => {
+                let code = if full { "disk_full" } else { "storage" }.to_owned();
+                let text = format!("the agent cannot store the command: {text}");
+                reply(self, CommandAck { code, text, ..ack(uid, Answer::Refused) });
+                None
+            }
+        };
+        let entry = self.table.remove(uid);
+        if let Some(result) = over {
+            for seq in cancels {
+                self.reply(seq, Body::Ack(Ack {}));
+            }
+            self.push(Lane::Control, Body::CommandResult(*result));
+        } else if let Some((entry, wish)) = entry.and_then(|entry| entry.cancel.clone().map(|wish| (entry, wish))) {
+            // It never was here; the cancel still has to hold.
+            let message = CommandCancel {
+                uid: uid.to_wire(),
+                id: entry.id,
+                by: wish.by,
+                reason: wish.reason,
+                grace_ms: wish.grace_ms,
+                expires_ms: entry.expires_ms,
+                generation: entry.generation,
+            };
+            let session = self.session_number();
+            for seq in cancels {
+                self.telling.insert(uid);
+                let message = message.clone();
+                self.job(move |home| jobs::tell(home, session, seq, &message, uid));
+            }
+        }
+    }
+
+    /// Has an accepted command started, or ended if that was asked for meanwhile.
+    pub(super) fn proceed(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        if entry.cancel.is_some() {
+            self.settle(uid);
+        } else {
+            entry.step = Step::Accepted;
+            self.work.spawn.push_back(uid);
+        }
+    }
+
+    fn spawned(&mut self, uid: Uid, child: io::Result<ShimProcess>) {
+        self.work.spawning -= 1;
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        if matches!(entry.step, Step::Spawning) {
+            entry.step = Step::Live;
+        }
+        match child {
+            Ok(child) => {
+                entry.watched = true;
+                self.watch_child(uid, child);
+            }
+            Err(error) => {
+                // The next scan finds it without a shim and decides whether to try again.
+                warn!(task.id = %uid, error = %error, "A shim could not be started");
+            }
+        }
+        self.arm_rescan();
+    }
+
+    fn looked(&mut self, uid: Uid, found: Result<Box<Looked>, RecordError>) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        entry.looking = false;
+        let again = std::mem::take(&mut entry.look_again);
+        if !entry.is_active() {
+            return;
+        }
+        let looked = match found {
+            Ok(looked) => *looked,
+            Err(error) => {
+                warn!(task.id = %uid, error = %Chain(&error), "A command's record cannot be read");
+                return self.start_recover(uid);
+            }
+        };
+        for (stream, length) in &looked.lengths {
+            entry.ship(*stream).learn(*length);
+        }
+        let fresh = entry.started.is_none();
+        if let Some(start) = &looked.history.start {
+            entry.started = Some(Started { at_ms: start.at_ms, isolation: start.isolation.clone() });
+        }
+        let result = looked.history.end.as_ref().map(|end| end.to_result(uid, entry.id));
+        match result {
+            Some(result) => {
+                entry.end(result);
+                self.send_pieces(uid, looked.pieces);
+                self.after_end(uid);
+            }
+            None => {
+                if fresh {
+                    self.progress(uid);
+                }
+                self.send_pieces(uid, looked.pieces);
+                self.ring_all(uid);
+                if again {
+                    self.start_look(uid);
+                }
+            }
+        }
+    }
+
+    fn recovered(&mut self, uid: Uid, found: Result<Recovered, RecordError>) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        entry.recovering = false;
+        if !entry.is_active() {
+            return;
+        }
+        match found {
+            Ok(Recovered::Held) => {
+                // The shim has the lock. Watched by us already, or adopted now.
+                entry.step = Step::Live;
+                if !entry.watched {
+                    self.adopt(uid);
+                }
+                self.start_look(uid);
+            }
+            Ok(Recovered::Respawn) => {
+                entry.watched = false;
+                if self.clock.is_certain() {
+                    self.proceed(uid);
+                } else {
+                    entry.step = Step::Accepted;
+                    self.work.held.push(uid);
+                }
+            }
+            Ok(Recovered::Ended(end)) => {
+                entry.watched = false;
+                let result = end.to_result(uid, entry.id);
+                self.ended(uid, result);
+            }
+            Err(error) => {
+                error!(task.id = %uid, error = %Chain(&error), "A command cannot be recovered");
+            }
+        }
+        self.arm_rescan();
+    }
+
+    fn adopt(&mut self, uid: Uid) {
+        match WakeWatch::open(&self.home.state.command(uid)) {
+            Ok(Some(watch)) => {
+                debug!(task.id = %uid, "Adopted a running command");
+                if let Some(entry) = self.table.get_mut(uid) {
+                    entry.watched = true;
+                }
+                self.watch_adopted(uid, watch);
+            }
+            // It holds the lock but does not read yet, or just went: the next scan sees which.
+            Ok(None) => {}
+            Err(error) => warn!(task.id = %uid, error = %error, "A shim cannot be watched"),
+        }
+    }
+
+    fn settled(&mut self, uid: Uid, end: Result<Option<End>, RecordError>) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        match end {
+            Ok(Some(end)) => {
+                let result = end.to_result(uid, entry.id);
+                self.answer_cancels(uid);
+                self.ended(uid, result);
+            }
+            Ok(None) => {
+                // A shim was faster: it is asked instead.
+                entry.step = Step::Live;
+                if let Some(wish) = entry.cancel.clone() {
+                    self.job(move |home| jobs::request(home, uid, &wish));
+                }
+                self.start_recover(uid);
+                self.arm_rescan();
+            }
+            Err(error) => {
+                warn!(task.id = %uid, error = %Chain(&error), "A command could not be cancelled before its start");
+                entry.step = Step::Live;
+                self.refuse_cancels(uid);
+                self.start_recover(uid);
+                self.arm_rescan();
+            }
+        }
+    }
+
+    fn requested(&mut self, uid: Uid, placed: Result<(), FileError>) {
+        match placed {
+            Ok(()) => {
+                self.answer_cancels(uid);
+                self.progress(uid);
+            }
+            Err(error) => {
+                warn!(task.id = %uid, error = %Chain(&error), "A request to cancel could not be placed");
+                self.refuse_cancels(uid);
+            }
+        }
+    }
+
+    /// The cancels of a command are durable.
+    fn answer_cancels(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        for seq in std::mem::take(&mut entry.waiting_cancels) {
+            self.reply(seq, Body::Ack(Ack {}));
+        }
+    }
+
+    /// The cancels of a command could not be made durable: the manager will ask again.
+    fn refuse_cancels(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        for seq in std::mem::take(&mut entry.waiting_cancels) {
+            self.nak(seq, Code::Busy, "the cancel could not be stored");
+        }
+    }
+
+    fn told(&mut self, told: Told) {
+        self.telling.remove(&told.uid);
+        if told.session != self.session_number() {
+            return;
+        }
+        match told.result {
+            Ok(result) => {
+                self.reply(told.seq, Body::Ack(Ack {}));
+                self.push(Lane::Control, Body::CommandResult(*result));
+            }
+            Err(error) => {
+                warn!(task.id = %told.uid, error = %Chain(&error), "A cancel could not be made durable");
+                self.nak(told.seq, Code::Busy, "the cancel could not be stored");
+            }
+        }
+    }
+
+    fn forgot(&mut self, uids: &[Uid], done: Result<(), FileError>) {
+        self.work.forgetting = false;
+        match done {
+            Ok(()) => {
+                for uid in uids {
+                    self.table.remove(*uid);
+                }
+            }
+            Err(error) => {
+                warn!(error = %Chain(&error), "Delivered commands could not be removed");
+                self.forget_later(uids);
+            }
+        }
+    }
+
+    fn described(&mut self, session: u64, commands: Vec<(Uid, Bytes)>, past: Vec<CommandResult>) {
+        if session != self.session_number() {
+            return;
+        }
+        let mut items: Vec<InventoryItem> = Vec::new();
+        let mut weight = 0;
+        for (uid, command) in commands {
+            let Some(entry) = self.table.get(uid) else { continue };
+            let item = InventoryItem { command, ..entry.item(uid) };
+            if weight > 0 && weight + item.command.len() > DESCRIBE_BYTES {
+                let items = std::mem::take(&mut items);
+                weight = 0;
+                self.push(Lane::Control, Body::Inventory(Inventory { items, last: false }));
+            }
+            weight += item.command.len();
+            items.push(item);
+        }
+        if !items.is_empty() {
+            self.push(Lane::Control, Body::Inventory(Inventory { items, last: false }));
+        }
+        for result in past {
+            self.push(Lane::Control, Body::CommandResult(result));
+        }
+    }
+
+    /// END is durable.
+    pub(super) fn ended(&mut self, uid: Uid, result: CommandResult) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        entry.end(result);
+        self.after_end(uid);
+    }
+
+    /// Delivers what an end completes.
+    fn after_end(&mut self, uid: Uid) {
+        self.answer_cancels(uid);
+        self.ring_all(uid);
+        self.deliver_result(uid);
+        self.forget_if_possible(uid);
+    }
+}

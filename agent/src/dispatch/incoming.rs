@@ -1,0 +1,253 @@
+//! What the manager says, and what is done about it. Every request gets an answer; what must be durable first is
+//! answered when its job is done.
+
+use common::id::Uid;
+use common::limits::{GRACE_UNSET, MAX_GRACE};
+use common::link::Lane;
+use common::model::StreamName;
+use common::wire::command_ack::Answer;
+use common::wire::frame::Body;
+use common::wire::nak::Code;
+use common::wire::{Ack, Command, CommandAck, CommandCancel, CommandPhase, CommandProgress, OutputCredit, ResultAck};
+use prost::Message;
+use tracing::{debug, warn};
+
+use super::admission::{self, Situation, Verdict};
+use super::dispatcher::{Dispatcher, MAX_INTAKE};
+use super::jobs::{self, Intake};
+use super::table::{Cancel, Entry, Step};
+use crate::clock::boot_ms;
+use crate::link::Incoming;
+
+/// When it makes sense to offer a command again that could not be taken now.
+const BUSY_MS: u64 = 1_000;
+
+impl Dispatcher {
+    /// Acts on a frame.
+    pub(super) fn incoming(&mut self, frame: Incoming) {
+        let Incoming { seq, reply_to, body } = frame;
+        match body {
+            Body::Command(command) => self.command(seq, command),
+            Body::CommandCancel(cancel) => self.cancel(seq, cancel),
+            Body::OutputCredit(credit) => self.credit(&credit),
+            Body::ResultAck(ack) => self.result_ack(seq, &ack),
+            Body::Reconcile(answer) => self.reconcile(answer),
+            Body::Ping(ping) => self.hear(ping.clock_ms, ping.store_position),
+            Body::Pong(pong) => self.hear(pong.clock_ms, 0),
+            Body::Nak(nak) => {
+                let reason = common::escape::text(&nak.reason);
+                warn!(reply_to, code = ?nak.code(), %reason, "The manager refused a frame");
+            }
+            Body::Ack(_) => debug!(reply_to, "Acknowledged"),
+            // The table of the link lets nothing else through.
+            _ => {}
+        }
+    }
+
+    fn command(&mut self, seq: u64, command: Command) {
+        let uid = match admission::uid(&command.uid) {
+            Ok(uid) => uid,
+            Err(error) => return self.nak(seq, Code::Invalid, error.to_string()),
+        };
+        let position = command.store_position;
+        self.hear(0, position);
+        if self.table.get(uid).is_some() {
+            return self.known_command(seq, uid);
+        }
+        if self.telling.contains(&uid) {
+            return self.nak(seq, Code::Busy, "a cancel of this command is being made durable");
+        }
+        if self.table.uid_of(command.id).is_some() {
+            return self.nak(seq, Code::Conflict, "this id belongs to another command here");
+        }
+        if self.work.intake.len() >= MAX_INTAKE {
+            let deferred_until_ms = self.clock.now(boot_ms()).saturating_add(BUSY_MS);
+            return self.answer(seq, uid, CommandAck { deferred_until_ms, ..ack(uid, Answer::Deferred) });
+        }
+        let situation = Situation { generation: self.generation, now_ms: self.clock.now(boot_ms()) };
+        let operation = match admission::judge(&command, situation) {
+            Verdict::Take(operation) => Some(operation),
+            Verdict::Expired => None,
+            Verdict::Refuse(refused) => {
+                debug!(task.id = %uid, code = refused.code, "A command was refused");
+                let mut text = refused.text;
+                common::handshake::truncate(&mut text, common::limits::MAX_TEXT_BYTES);
+                let refusal = CommandAck { code: refused.code.to_owned(), text, ..ack(uid, Answer::Refused) };
+                return self.answer(seq, uid, refusal);
+            }
+        };
+        let mut entry = Entry::new(command.id, command.generation, command.expires_ms, Step::Accepting);
+        entry.waiting_acks.push(seq);
+        self.table.insert(uid, entry);
+        self.work.intake.push(Intake {
+            uid,
+            id: command.id,
+            expires_ms: command.expires_ms,
+            raw: command.encode_to_vec().into(),
+            operation,
+        });
+    }
+
+    /// A command that was sent before.
+    fn known_command(&mut self, seq: u64, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        if matches!(entry.step, Step::Accepting) {
+            entry.waiting_acks.push(seq);
+            return;
+        }
+        let phase = entry.phase();
+        // Somebody who sends it again has not got its end.
+        entry.delivery.result_sent = false;
+        let attached = entry.delivery.attached;
+        self.answer(seq, uid, CommandAck { phase: phase.into(), ..ack(uid, Answer::Duplicate) });
+        if attached {
+            self.deliver_result(uid);
+        } else {
+            self.attach(uid, &[]);
+        }
+    }
+
+    fn cancel(&mut self, seq: u64, message: CommandCancel) {
+        let uid = match admission::uid(&message.uid) {
+            Ok(uid) => uid,
+            Err(error) => return self.nak(seq, Code::Invalid, error.to_string()),
+        };
+        if message.generation != self.generation {
+            return self.nak(seq, Code::NotMine, "the command belongs to another bearer of this agent's name");
+        }
+        let wish = Cancel {
+            by: message.by.clone(),
+            reason: message.reason.clone(),
+            grace_ms: match message.grace_ms {
+                GRACE_UNSET => GRACE_UNSET,
+                grace => grace.min(u32::try_from(MAX_GRACE.as_millis()).unwrap_or(u32::MAX)),
+            },
+        };
+        let Some(entry) = self.table.get_mut(uid) else {
+            self.telling.insert(uid);
+            let session = self.session_number();
+            return self.job(move |home| jobs::tell(home, session, seq, &message, uid));
+        };
+        match entry.step {
+            Step::Ended(_) => {
+                entry.delivery.result_sent = false;
+                self.reply(seq, Body::Ack(Ack {}));
+                self.deliver_result(uid);
+            }
+            // Answered and done when the directory, or its end, is durable.
+            Step::Accepting | Step::Settling => {
+                entry.waiting_cancels.push(seq);
+                entry.cancel = Some(wish);
+            }
+            Step::Accepted => {
+                entry.waiting_cancels.push(seq);
+                entry.cancel = Some(wish);
+                self.settle(uid);
+            }
+            Step::Spawning | Step::Live => {
+                entry.waiting_cancels.push(seq);
+                entry.cancel = Some(wish.clone());
+                self.job(move |home| jobs::request(home, uid, &wish));
+            }
+        }
+    }
+
+    /// Ends a command that was not started.
+    pub(super) fn settle(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        let Some(wish) = entry.cancel.clone() else { return };
+        entry.step = Step::Settling;
+        self.job(move |home| jobs::settle(home, uid, &wish));
+    }
+
+    fn credit(&mut self, credit: &OutputCredit) {
+        let Some(live) = &mut self.live else { return };
+        if let (Ok(uid), Some(stream)) = (Uid::from_wire(&credit.uid), StreamName::from_wire(credit.stream)) {
+            live.window.grant(uid, stream, credit.offset);
+        }
+        live.window.grant_session(credit.session_bytes);
+        for one in std::mem::take(&mut self.work.starved) {
+            self.ring(one.0, one.1);
+        }
+    }
+
+    fn result_ack(&mut self, seq: u64, ack: &ResultAck) {
+        let Ok(uid) = Uid::from_wire(&ack.uid) else {
+            return self.nak(seq, Code::Invalid, "a uid has 16 bytes");
+        };
+        self.hear(0, ack.store_position);
+        self.delivered(uid);
+    }
+
+    /// The manager has END and every byte.
+    pub(super) fn delivered(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        if entry.is_active() {
+            warn!(task.id = %uid, "The manager has the end of a command that has not ended here");
+            return;
+        }
+        entry.acked = true;
+        if let Some(live) = &mut self.live {
+            live.window.close(uid);
+        }
+        self.forget_if_possible(uid);
+    }
+
+    /// Tells the manager about a change of phase.
+    pub(super) fn progress(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        let phase = entry.phase();
+        let Some(started) = entry.started.as_ref().filter(|_| entry.delivery.attached) else { return };
+        if !matches!(phase, CommandPhase::Running | CommandPhase::Stopping) {
+            return;
+        }
+        entry.delivery.running_told = true;
+        let at_ms = match phase {
+            CommandPhase::Running => started.at_ms,
+            _ => common::clock::unix_ms(),
+        };
+        let progress = CommandProgress {
+            uid: uid.to_wire(),
+            phase: phase.into(),
+            at_ms,
+            isolation: started.isolation.clone(),
+            ..CommandProgress::default()
+        };
+        self.push(Lane::Control, Body::CommandProgress(progress));
+    }
+
+    /// Answers a command.
+    pub(super) fn answer(&mut self, seq: u64, uid: Uid, ack: CommandAck) {
+        common::crash::point("agent.ack.before");
+        debug!(task.id = %uid, answer = ?ack.answer(), "Answering a command");
+        self.reply(seq, Body::CommandAck(ack));
+        common::crash::point("agent.ack.after");
+    }
+
+    pub(super) fn reply(&mut self, seq: u64, body: Body) {
+        if let Some(live) = &mut self.live {
+            live.session.reply(seq, body);
+        }
+    }
+
+    pub(super) fn push(&mut self, lane: Lane, body: Body) {
+        if let Some(live) = &mut self.live {
+            live.session.push(lane, body);
+        }
+    }
+
+    pub(super) fn nak(&mut self, seq: u64, code: Code, reason: impl Into<String>) {
+        if let Some(live) = &mut self.live {
+            live.session.nak(seq, code, reason);
+        }
+    }
+
+    pub(super) fn session_number(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.number)
+    }
+}
+
+/// An answer without anything special.
+pub(super) fn ack(uid: Uid, answer: Answer) -> CommandAck {
+    CommandAck { uid: uid.to_wire(), answer: answer.into(), ..CommandAck::default() }
+}

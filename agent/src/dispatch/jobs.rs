@@ -1,0 +1,410 @@
+//! Everything the dispatcher has done in the blocking pool: file work and process creation. Each function here is one
+//! job, each variant of [`Done`] its answer. Nothing here decides what happens next.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use common::crash;
+use common::id::{CommandId, Name, Uid};
+use common::limits;
+use common::model::{Outcome, StreamName};
+use common::wire::{self, CommandResult};
+use tracing::warn;
+
+use super::table::Cancel;
+use crate::clock::{ManagerMemory, MemoryFiles, Saved};
+use crate::commands::accept::{AcceptError, NewCommand, accept_many};
+use crate::commands::recover::{self, Recovered};
+use crate::commands::request::{self, CancelRequest};
+use crate::commands::segment::{Piece, StreamReader, length};
+use crate::commands::tombstones::{Tombstone, Tombstones};
+use crate::commands::{End, Evidence, FileError, History, RecordError, StateDir, record};
+use crate::operation::{Operation, ping_answer};
+use crate::shim::{Base, ShimCommand, ShimProcess, cgroup};
+
+/// Bytes that a look brings along, so that a short output needs no second job.
+const PEEK: u64 = limits::MAX_OUTPUT_PAYLOAD as u64;
+
+/// What all jobs work on.
+pub(crate) struct Home {
+    pub(crate) state: StateDir,
+    pub(crate) shim: ShimCommand,
+    pub(crate) base: Base,
+    pub(crate) agent: Name,
+    /// Locked only inside of jobs: a sync happens under it.
+    pub(crate) tombstones: Mutex<Tombstones>,
+    pub(crate) files: MemoryFiles,
+}
+
+impl Home {
+    fn dir(&self, uid: Uid) -> PathBuf {
+        self.state.command(uid)
+    }
+
+    fn tombstones(&self) -> std::sync::MutexGuard<'_, Tombstones> {
+        self.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A command on its way in.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pub(super) uid: Uid,
+    pub(super) id: u64,
+    pub(super) expires_ms: u64,
+    pub(super) raw: Bytes,
+    /// `None`: its validity has passed.
+    pub(super) operation: Option<Operation>,
+}
+
+/// What became of a command on its way in.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is durable.
+    Accepted,
+    /// It is durable together with its end.
+    Answered(Box<CommandResult>),
+    /// It is known, and over.
+    Known(Box<CommandResult>),
+    /// Its validity has passed; that is durable.
+    Expired(Box<CommandResult>),
+    /// Its id belongs to another command.
+    Conflict,
+    /// It has a directory already.
+    Here,
+    /// It could not be made durable; nothing of it is kept.
+    Failed { full: bool, text: String },
+}
+
+/// What a look at a directory found.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) history: History,
+    pub(super) lengths: Vec<(StreamName, u64)>,
+    /// The first bytes from the offsets that were asked for.
+    pub(super) pieces: Vec<(StreamName, u64, Bytes)>,
+}
+
+/// The answer to a cancel for a command without a directory.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) uid: Uid,
+    pub(super) seq: u64,
+    pub(super) session: u64,
+    pub(super) result: Result<Box<CommandResult>, FileError>,
+}
+
+/// A read of output.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) session: u64,
+    pub(super) uid: Uid,
+    pub(super) stream: StreamName,
+    pub(super) from: u64,
+    /// What was taken from the credit when it began.
+    pub(super) reserved: u64,
+    pub(super) reader: StreamReader,
+    pub(super) piece: Result<Piece, FileError>,
+}
+
+/// A job is done.
+#[derive(Debug)]
+pub(super) enum Done {
+    Intake(Vec<(Uid, Taken)>),
+    Spawned(Uid, io::Result<ShimProcess>),
+    Looked(Uid, Result<Box<Looked>, RecordError>),
+    Recovered(Uid, Result<Recovered, RecordError>),
+    /// The agent tried to end it before it was started; `None`: a shim has it.
+    Settled(Uid, Result<Option<End>, RecordError>),
+    /// A request to cancel is durable, or could not be made so.
+    Requested(Uid, Result<(), FileError>),
+    Told(Told),
+    Read(Box<Read>),
+    Forgot(Vec<Uid>, Result<(), FileError>),
+    Listed(u64, Vec<wire::InventoryItem>),
+    Described {
+        session: u64,
+        commands: Vec<(Uid, Bytes)>,
+        past: Vec<CommandResult>,
+    },
+    Saved(io::Result<()>),
+}
+
+/// Makes commands durable, after a look at what is known of the past.
+pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
+    let wall = common::clock::unix_ms();
+    let mut answers = Vec::with_capacity(items.len());
+    let (mut fresh, mut expired) = (Vec::new(), Vec::new());
+    let mut tombstones = home.tombstones();
+    let mut ids = HashSet::new();
+    for item in items {
+        match tombstones.get(item.uid) {
+            Ok(Some(known)) => {
+                let result = known.end.to_result(item.uid, known.id.0);
+                answers.push((item.uid, Taken::Known(Box::new(result))));
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                answers.push((item.uid, failed(&error)));
+                continue;
+            }
+        }
+        let taken = tombstones.uid_of(CommandId(item.id)).is_some_and(|known| known != item.uid);
+        if taken || !ids.insert(item.id) {
+            answers.push((item.uid, Taken::Conflict));
+            continue;
+        }
+        match item.operation {
+            Some(operation) => fresh.push((item, operation)),
+            None => expired.push(Tombstone {
+                uid: item.uid,
+                id: CommandId(item.id),
+                expires_ms: item.expires_ms,
+                end: End::expired(wall),
+            }),
+        }
+    }
+    if !expired.is_empty() {
+        let kept = tombstones.insert_many(&expired);
+        answers.extend(expired.into_iter().map(|tombstone| {
+            let taken = match &kept {
+                Ok(()) => Taken::Expired(Box::new(tombstone.end.to_result(tombstone.uid, tombstone.id.0))),
+                Err(error) => failed(error),
+            };
+            (tombstone.uid, taken)
+        }));
+    }
+    drop(tombstones);
+    accept(home, now_ms, wall, fresh, &mut answers);
+    Done::Intake(answers)
+}
+
+fn accept(home: &Home, now_ms: u64, wall: u64, fresh: Vec<(Intake, Operation)>, answers: &mut Vec<(Uid, Taken)>) {
+    if fresh.is_empty() {
+        return;
+    }
+    let commands: Vec<_> = fresh
+        .iter()
+        .map(|(item, operation)| NewCommand {
+            uid: item.uid,
+            accepted_ms: now_ms,
+            raw: item.raw.clone(),
+            end: (*operation == Operation::Ping).then(|| End {
+                started_ms: wall,
+                value: ping_answer(home.agent.as_str()),
+                ..End::without_process(Outcome::Succeeded, wall)
+            }),
+        })
+        .collect();
+    let results = accept_many(&home.state, &commands);
+    for ((command, (item, _)), result) in commands.into_iter().zip(fresh).zip(results) {
+        let taken = match (result, command.end) {
+            (Ok(()), None) => Taken::Accepted,
+            (Ok(()), Some(end)) => Taken::Answered(Box::new(end.to_result(item.uid, item.id))),
+            (Err(AcceptError::File(error)), _) => failed(&error),
+            (Err(AcceptError::Exists(_)), _) => Taken::Here,
+        };
+        answers.push((item.uid, taken));
+    }
+}
+
+fn failed(error: &FileError) -> Taken {
+    warn!(error = %common::error::Chain(error), "A command could not be made durable");
+    Taken::Failed { full: error.is_full(), text: error.source.to_string() }
+}
+
+/// Starts a shim.
+pub(super) fn spawn(home: &Home, uid: Uid) -> Done {
+    let dir = home.dir(uid);
+    crash::point("agent.spawn.before");
+    let child =
+        recover::count_spawn(&dir).map_err(|error| error.source).and_then(|_| home.shim.spawn(&dir, &home.base));
+    crash::point("agent.spawn.after");
+    Done::Spawned(uid, child)
+}
+
+/// Reads the record and how long the streams are, with the first bytes from the offsets in `wanted`.
+pub(super) fn look(home: &Home, uid: Uid, wanted: &[(StreamName, u64)]) -> Done {
+    let dir = home.dir(uid);
+    // Lengths after the record: what END says was there before END.
+    let found = record::read(&dir).and_then(|history| {
+        let (mut lengths, mut pieces) = (Vec::new(), Vec::new());
+        for stream in [StreamName::Stdout, StreamName::Stderr] {
+            let end = match &history.end {
+                Some(end) => end.length(stream),
+                None => length(&dir, stream).map_err(RecordError::File)?,
+            };
+            if end == 0 {
+                continue;
+            }
+            lengths.push((stream, end));
+            let Some((_, from)) = wanted.iter().find(|(name, _)| *name == stream) else { continue };
+            if *from < end && end - from <= PEEK {
+                let max = usize::try_from(end - from).unwrap_or(0);
+                if let Ok(Piece::Bytes(bytes)) = StreamReader::new(&dir, stream).read(*from, max) {
+                    pieces.push((stream, *from, bytes));
+                }
+            }
+        }
+        Ok(Box::new(Looked { history, lengths, pieces }))
+    });
+    Done::Looked(uid, found)
+}
+
+/// Finds out what to do with a directory whose shim may be gone.
+pub(super) fn recover(home: &Home, uid: Uid, now_ms: u64) -> Done {
+    let found = match recover::recover(&home.state, &home.base, uid, now_ms) {
+        Err(error @ RecordError::Corrupt { .. }) => {
+            warn!(task.id = %uid, error = %common::error::Chain(&error), "A damaged command is put aside");
+            put_aside(home, uid, now_ms).map(|end| Recovered::Ended(Box::new(end))).map_err(RecordError::File)
+        }
+        other => other,
+    };
+    Done::Recovered(uid, found)
+}
+
+/// Ends a command whose record is damaged: its tombstone first, so that a crash in between forgets nothing.
+fn put_aside(home: &Home, uid: Uid, now_ms: u64) -> Result<End, FileError> {
+    let spec = recover::salvage(&home.state, uid);
+    let (id, expires_ms) = match &spec {
+        Some(spec) => (spec.command.id, spec.command.expires_ms),
+        None => (0, now_ms.saturating_add(u64::try_from(limits::MAX_EXPIRY.as_millis()).unwrap_or(u64::MAX))),
+    };
+    let end = End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms());
+    let tombstone = Tombstone { uid, id: CommandId(id), expires_ms, end: end.clone() };
+    home.tombstones().insert_many(&[tombstone])?;
+    home.state.quarantine(uid)?;
+    Ok(end)
+}
+
+/// Ends a command before it was started.
+pub(super) fn settle(home: &Home, uid: Uid, cancel: &Cancel) -> Done {
+    Done::Settled(uid, recover::cancel_before_start(&home.dir(uid), &cancel.by, &cancel.reason))
+}
+
+/// Asks a shim to stop its command.
+pub(super) fn request(home: &Home, uid: Uid, cancel: &Cancel) -> Done {
+    let grace_ms = (cancel.grace_ms != limits::GRACE_UNSET).then_some(u64::from(cancel.grace_ms));
+    let request = CancelRequest { by: cancel.by.clone(), reason: cancel.reason.clone(), grace_ms };
+    Done::Requested(uid, request::cancel(&home.dir(uid), &request).map(drop))
+}
+
+/// Answers a cancel for a command that has no directory: its end is known, or becomes known now.
+pub(super) fn tell(home: &Home, session: u64, seq: u64, cancel: &wire::CommandCancel, uid: Uid) -> Done {
+    let mut tombstones = home.tombstones();
+    let found = tombstones.get(uid).and_then(|known| match known {
+        Some(known) => Ok(known.end.to_result(uid, known.id.0)),
+        None => {
+            let end = End::cancelled(&cancel.by, &cancel.reason, common::clock::unix_ms());
+            let result = end.to_result(uid, cancel.id);
+            let tombstone = Tombstone { uid, id: CommandId(cancel.id), expires_ms: cancel.expires_ms, end };
+            crash::point("agent.cancel.before");
+            tombstones.insert_many(&[tombstone])?;
+            crash::point("agent.cancel.after");
+            Ok(result)
+        }
+    });
+    Done::Told(Told { uid, seq, session, result: found.map(Box::new) })
+}
+
+/// What a read is to bring.
+#[derive(Debug)]
+pub(super) struct ReadOrder {
+    pub(super) session: u64,
+    pub(super) uid: Uid,
+    pub(super) stream: StreamName,
+    pub(super) from: u64,
+    pub(super) max: u64,
+    pub(super) reader: Option<StreamReader>,
+}
+
+/// Reads output.
+pub(super) fn read(home: &Home, order: ReadOrder) -> Done {
+    let ReadOrder { session, uid, stream, from, max, reader } = order;
+    let mut reader = reader.unwrap_or_else(|| StreamReader::new(&home.dir(uid), stream));
+    let piece = reader.read(from, usize::try_from(max).unwrap_or(usize::MAX));
+    Done::Read(Box::new(Read { session, uid, stream, from, reserved: max, reader, piece }))
+}
+
+/// A command whose end is on the manager.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) uid: Uid,
+    pub(super) id: u64,
+    pub(super) expires_ms: u64,
+}
+
+/// Replaces directories by tombstones.
+pub(super) fn forget(home: &Home, delivered: Vec<Delivered>) -> Done {
+    let uids: Vec<_> = delivered.iter().map(|one| one.uid).collect();
+    let done = bury(home, delivered);
+    Done::Forgot(uids, done)
+}
+
+fn bury(home: &Home, delivered: Vec<Delivered>) -> Result<(), FileError> {
+    let mut graves = Vec::with_capacity(delivered.len());
+    for one in &delivered {
+        // The end stands in the record or, when that is gone or damaged, was reported from nowhere else.
+        let end = match record::read(&home.dir(one.uid)) {
+            Ok(History { end: Some(end), .. }) => end,
+            _ => End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms()),
+        };
+        graves.push(Tombstone { uid: one.uid, id: CommandId(one.id), expires_ms: one.expires_ms, end });
+    }
+    crash::point("agent.forget.before");
+    home.tombstones().insert_many(&graves)?;
+    crash::point("agent.forget.after");
+    for one in &delivered {
+        cgroup::remove(&home.base, one.uid);
+    }
+    home.state.forget(&delivered.iter().map(|one| one.uid).collect::<Vec<_>>())
+}
+
+/// Reads the commands as they were received; of those that are only known from the past, the end is all there is.
+pub(super) fn describe(home: &Home, session: u64, uids: Vec<Uid>) -> Done {
+    let (mut commands, mut past) = (Vec::new(), Vec::new());
+    for uid in uids {
+        match record::read(&home.dir(uid)) {
+            Ok(history) => commands.push((uid, history.spec.raw)),
+            Err(_) => match home.tombstones().get(uid) {
+                Ok(Some(known)) => past.push(known.end.to_result(uid, known.id.0)),
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(task.id = %uid, error = %common::error::Chain(&error), "A tombstone cannot be read")
+                }
+            },
+        }
+    }
+    Done::Described { session, commands, past }
+}
+
+/// Makes the agent's memory of time and manager durable, and drops tombstones nobody can ask for any more.
+pub(super) fn save(home: &Home, now_ms: u64, clock: Option<&Saved>, memory: Option<&ManagerMemory>) -> Done {
+    let kept = clock
+        .map_or(Ok(()), |clock| home.files.save_clock(clock))
+        .and_then(|()| memory.map_or(Ok(()), |memory| home.files.save_manager(memory)));
+    if let Err(error) = home.tombstones().expire(now_ms) {
+        warn!(error = %common::error::Chain(&error), "Old tombstones could not be removed");
+    }
+    Done::Saved(kept)
+}
+
+/// All tombstones as items of an inventory.
+pub(super) fn list_tombstones(home: &Home, session: u64) -> Done {
+    let items = home
+        .tombstones()
+        .iter()
+        .map(|(uid, id)| wire::InventoryItem {
+            uid: uid.to_wire(),
+            id: id.0,
+            phase: wire::CommandPhase::Ended.into(),
+            tombstone: true,
+            ..Default::default()
+        })
+        .collect();
+    Done::Listed(session, items)
+}

@@ -1,0 +1,148 @@
+//! How far one stream of one command has travelled in this session. Pure: offsets in, decisions out.
+
+/// Where one stream stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Ship {
+    /// The next offset to read and send.
+    next: u64,
+    /// How many bytes are known to exist.
+    known: u64,
+    /// The final length, once the command has ended.
+    end: Option<u64>,
+    /// The manager was told in this session that the stream ends.
+    end_told: bool,
+    /// A read is under way: the next one waits for it, so that chunks leave in order.
+    reading: bool,
+}
+
+/// What to do next for a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Nothing until something changes.
+    Nothing,
+    /// Read from here, at most this many bytes.
+    Read { from: u64, max: u64 },
+    /// Say that it ends here; there are no more bytes.
+    End { at: u64 },
+}
+
+impl Ship {
+    /// Begins a session in which the manager wants bytes from `from` on.
+    pub(super) fn begin(&mut self, from: u64) {
+        self.next = from;
+        self.end_told = false;
+        self.reading = false;
+    }
+
+    /// Learns that the stream has at least `length` bytes.
+    pub(super) fn learn(&mut self, length: u64) {
+        self.known = self.known.max(length);
+    }
+
+    /// Learns the final length.
+    pub(super) fn finish(&mut self, length: u64) {
+        self.end = Some(length);
+        self.known = length;
+    }
+
+    /// The next offset to send.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// How many bytes are known to exist.
+    pub(super) fn known(&self) -> u64 {
+        self.known
+    }
+
+    /// Tells whether there is something to do, credit aside.
+    pub(super) fn has_more(&self) -> bool {
+        !self.reading && self.want(u64::MAX) != Want::Nothing
+    }
+
+    /// Decides what is next when `allowed` bytes may leave.
+    pub(super) fn want(&self, allowed: u64) -> Want {
+        if self.reading {
+            return Want::Nothing;
+        }
+        let left = self.known.saturating_sub(self.next).min(allowed);
+        if left > 0 {
+            return Want::Read { from: self.next, max: left };
+        }
+        match self.end {
+            // An empty stream needs no farewell: its length stands in the result.
+            Some(end) if end == self.next && end > 0 && !self.end_told => Want::End { at: end },
+            _ => Want::Nothing,
+        }
+    }
+
+    /// A read was started.
+    pub(super) fn reading(&mut self) {
+        self.reading = true;
+    }
+
+    /// A read came back without a byte that could be sent.
+    pub(super) fn read_nothing(&mut self) {
+        self.reading = false;
+    }
+
+    /// `bytes` from `from` on were sent, or a gap of that size was told; answers whether the last of them is the last
+    /// of the stream, in which case the manager is being told so.
+    pub(super) fn sent(&mut self, from: u64, bytes: u64) -> bool {
+        self.reading = false;
+        self.next = from.saturating_add(bytes);
+        self.known = self.known.max(self.next);
+        let last = self.end == Some(self.next);
+        self.end_told |= last;
+        last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_leave_in_order_within_credit_and_the_end_rides_on_the_last_chunk() {
+        let mut ship = Ship::default();
+        assert_eq!(ship.want(10), Want::Nothing);
+        ship.learn(25);
+        assert_eq!(ship.want(10), Want::Read { from: 0, max: 10 });
+        ship.reading();
+        assert_eq!(ship.want(10), Want::Nothing, "one read at a time");
+        assert!(!ship.sent(0, 10));
+        assert_eq!(ship.want(0), Want::Nothing, "no credit");
+        assert!(ship.has_more());
+        ship.finish(25);
+        assert_eq!(ship.want(100), Want::Read { from: 10, max: 15 });
+        assert!(ship.sent(10, 15), "the last byte carries the end");
+        assert!(!ship.has_more());
+    }
+
+    #[test]
+    fn an_end_that_comes_after_the_last_byte_is_told_by_itself_and_once() {
+        let mut ship = Ship::default();
+        ship.learn(5);
+        assert!(!ship.sent(0, 5));
+        ship.finish(5);
+        assert_eq!(ship.want(0), Want::End { at: 5 }, "it needs no credit");
+        assert!(ship.sent(5, 0));
+        assert_eq!(ship.want(9), Want::Nothing);
+    }
+
+    #[test]
+    fn an_empty_stream_says_nothing_and_a_new_session_starts_where_the_manager_wants() {
+        let mut ship = Ship::default();
+        ship.finish(0);
+        assert!(!ship.has_more());
+        let mut ship = Ship::default();
+        ship.finish(100);
+        ship.sent(0, 100);
+        ship.begin(60);
+        assert_eq!(ship.want(500), Want::Read { from: 60, max: 40 });
+        ship.begin(100);
+        assert_eq!(ship.want(500), Want::End { at: 100 });
+        ship.begin(101);
+        assert_eq!(ship.want(500), Want::Nothing, "longer bytes on the manager stand");
+    }
+}

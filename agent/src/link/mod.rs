@@ -1,0 +1,17 @@
+//! The connection to a manager: reached, kept, and given up for a reason that decides what happens next.
+//!
+//! ```text
+//!   supervisor ── dial ──► Session ──► dispatch (its one user) ──► End ──► supervisor: reaction, backoff, dial …
+//! ```
+//! Nothing here knows what a command is.
+
+mod dial;
+mod reaction;
+mod session;
+mod supervisor;
+
+#[cfg(test)]
+pub(crate) use dial::greet;
+pub(crate) use dial::{Credentials, CredentialsError};
+pub(crate) use session::{End, Incoming, Session};
+pub(crate) use supervisor::{Attached, Supervisor};

@@ -1,0 +1,140 @@
+//! Starts shims out of the agent: in the command's cgroup, with nothing inherited.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use common::id::Uid;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::cgroup::{self, Base};
+use super::spawn;
+
+/// The command's cgroup; not set: best effort.
+pub(super) const CGROUP_VARIABLE: &str = "PAPRIKA_SHIM_CGROUP";
+/// Set when the shim has to move itself there.
+pub(super) const JOIN_VARIABLE: &str = "PAPRIKA_SHIM_JOIN";
+/// The agent's name, for the command's environment.
+pub(super) const AGENT_VARIABLE: &str = "PAPRIKA_AGENT";
+
+/// How a shim is started.
+#[derive(Debug, Clone)]
+pub struct ShimCommand {
+    /// The program; the running one by default, also after its file was replaced.
+    pub exe: PathBuf,
+    /// What stands before `shim DIR`: `agent` where one binary is everything.
+    pub prefix: Vec<OsString>,
+    /// The agent's name.
+    pub agent: String,
+}
+
+impl Default for ShimCommand {
+    fn default() -> Self {
+        Self { exe: PathBuf::from("/proc/self/exe"), prefix: Vec::new(), agent: String::new() }
+    }
+}
+
+/// A shim that is a child of this process. Dropping it leaves a zombie until this process ends: wait for it.
+#[derive(Debug)]
+pub struct ShimProcess {
+    pid: i32,
+    handle: OwnedFd,
+}
+
+impl ShimCommand {
+    /// Starts the shim of a command's directory. Blocks until its program has begun, about a millisecond.
+    ///
+    /// # Errors
+    /// When it cannot be made or its program cannot be executed.
+    pub fn spawn(&self, dir: &Path, base: &Base) -> io::Result<ShimProcess> {
+        let uid: Uid = dir.file_name().and_then(|name| name.to_str()?.parse().ok()).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the directory of a command is named by its uid")
+        })?;
+        let exe = text(self.exe.as_os_str().as_bytes())?;
+        let mut argv = vec![exe.clone()];
+        for word in self.prefix.iter().map(OsString::as_os_str).chain(["shim".as_ref(), dir.as_os_str()]) {
+            argv.push(text(word.as_bytes())?);
+        }
+        let mut env = vec![text(format!("{AGENT_VARIABLE}={}", self.agent).as_bytes())?];
+        if cfg!(debug_assertions)
+            && let Some(point) = std::env::var_os("PAPRIKA_CRASH_POINT")
+        {
+            env.push(text(&[b"PAPRIKA_CRASH_POINT=", point.as_bytes()].concat())?);
+        }
+        let Some(group) = base.of(uid) else {
+            return spawn::exec_detached(&exe, &argv, &env, None).map(ShimProcess::from);
+        };
+        let leaf = cgroup::make_leaf(&group, "shim")?;
+        env.push(text(&[CGROUP_VARIABLE.as_bytes(), b"=", group.as_os_str().as_bytes()].concat())?);
+        let place = cgroup::open(&leaf)?;
+        match spawn::exec_detached(&exe, &argv, &env, Some(place.as_fd())) {
+            // The kernel (before 5.7, or a filter) does not know the way: the shim goes there on foot.
+            Err(error) if is_unknown_call(&error) => {
+                env.push(text(format!("{JOIN_VARIABLE}=1").as_bytes())?);
+                spawn::exec_detached(&exe, &argv, &env, None).map(ShimProcess::from)
+            }
+            other => other.map(ShimProcess::from),
+        }
+    }
+}
+
+impl From<spawn::Born> for ShimProcess {
+    fn from(born: spawn::Born) -> Self {
+        Self { pid: born.pid, handle: born.handle }
+    }
+}
+
+impl ShimProcess {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits until it has ended, and collects it. Its status says nothing: the record does.
+    ///
+    /// # Errors
+    /// When the runtime goes down or the process cannot be waited for.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the process is not collected.
+    pub async fn wait(self) -> io::Result<()> {
+        #[expect(deprecated, reason = "what replaces it is unsafe for descriptors that may change; an OwnedFd cannot")]
+        let handle = AsyncFd::with_interest(self.handle, Interest::READABLE)?;
+        drop(handle.readable().await?);
+        collect(handle.get_ref())
+    }
+
+    /// The same, blocking.
+    ///
+    /// # Errors
+    /// When the process cannot be waited for.
+    pub fn wait_blocking(self) -> io::Result<()> {
+        collect(&self.handle)
+    }
+}
+
+fn collect(handle: &OwnedFd) -> io::Result<()> {
+    loop {
+        match waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
+/// Tells a kernel that cannot from a call that failed.
+pub(super) fn is_unknown_call(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOSYS | libc::E2BIG | libc::EINVAL | libc::EOPNOTSUPP | libc::EPERM | libc::EACCES)
+    )
+}
+
+fn text(bytes: &[u8]) -> io::Result<CString> {
+    CString::new(bytes).map_err(io::Error::from)
+}

@@ -1,0 +1,114 @@
+//! Who a command runs as: looked up in the files first, then by `getent`, so that a static binary finds both.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+/// A user with everything a process needs to become it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) home: String,
+    pub(super) shell: String,
+    pub(super) groups: Vec<u32>,
+}
+
+/// The account of a user name or number.
+pub(super) fn find(user: &str) -> Option<Account> {
+    let local = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    passwd(&local, user).or_else(|| passwd(&getent("passwd", user)?, user))
+}
+
+/// The same with all its groups, those of a directory service too: what a process needs to become it.
+pub(super) fn find_with_groups(user: &str) -> Option<Account> {
+    let mut account = find(user)?;
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    account.groups = memberships(&groups, &account);
+    if let Some(answer) = getent("initgroups", &account.name) {
+        for group in answer.split_ascii_whitespace().skip(1).filter_map(|group| group.parse().ok()) {
+            if !account.groups.contains(&group) {
+                account.groups.push(group);
+            }
+        }
+    }
+    Some(account)
+}
+
+fn passwd(table: &str, user: &str) -> Option<Account> {
+    let number: Option<u32> = user.parse().ok();
+    let mut by_number = None;
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, shell] = fields.as_slice() else { continue };
+        let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else { continue };
+        let account = || Account {
+            name: (*name).to_owned(),
+            uid,
+            gid,
+            home: if home.is_empty() { "/".to_owned() } else { (*home).to_owned() },
+            shell: if shell.is_empty() { "/bin/sh".to_owned() } else { (*shell).to_owned() },
+            groups: vec![gid],
+        };
+        // A name made of digits wins over the number, as everywhere.
+        if *name == user {
+            return Some(account());
+        }
+        if number == Some(uid) && by_number.is_none() {
+            by_number = Some(account());
+        }
+    }
+    by_number
+}
+
+fn memberships(table: &str, account: &Account) -> Vec<u32> {
+    let mut found = account.groups.clone();
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [_, _, gid, members] = fields.as_slice() else { continue };
+        if let Ok(gid) = gid.parse()
+            && members.split(',').any(|member| member == account.name)
+            && !found.contains(&gid)
+        {
+            found.push(gid);
+        }
+    }
+    found
+}
+
+fn getent(database: &str, key: &str) -> Option<String> {
+    if key.starts_with('-') {
+        return None;
+    }
+    let answer = Command::new("getent")
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .args([database, key])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/bash\nbroken line\n7:x:900:901::/:\nweb:x:7:8:Web:/srv/web:/bin/sh\n";
+
+    #[test]
+    fn a_name_wins_over_a_number_and_broken_lines_are_skipped() {
+        assert_eq!(passwd(PASSWD, "7").map(|account| account.uid), Some(900));
+        assert_eq!(passwd(PASSWD, "0").map(|account| account.name), Some("root".to_owned()));
+        assert_eq!(passwd(PASSWD, "7").map(|account| account.shell), Some("/bin/sh".to_owned()));
+        assert_eq!(passwd(PASSWD, "nobody"), None);
+    }
+
+    #[test]
+    fn groups_are_the_own_one_and_those_that_list_the_name() {
+        let web = passwd(PASSWD, "web");
+        let groups = web.map(|web| memberships("a:x:20:x,web\nb:x:21:webb\nc:x:8:web\nd:x:22:web\n", &web));
+        assert_eq!(groups, Some(vec![8, 20, 22]));
+    }
+}
