@@ -1,0 +1,494 @@
+//! The calls of the API, one method each, and how they are sent, repeated and read.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use common::backoff::Backoff;
+use common::config::HumanDuration;
+use common::id::{Name, Uid};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, TE, USER_AGENT};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::connection::{Connection, Dialer};
+use super::endpoint::Endpoint;
+use super::error::ClientError;
+use super::events::EventStream;
+use super::output::{OutputStream, RawOutput};
+use crate::agents::{Agent, AgentCertificate, AgentChange};
+use crate::audit::AuditRow;
+use crate::commands::{
+    CancelAnswer, CancelRequest, Command, CommandQuery, CommandRequest, JobRequest, JobStarted, OutputCursor,
+};
+use crate::events::Event;
+use crate::page::Page;
+use crate::problem::Problem;
+use crate::status::Status;
+use crate::tokens::{NewToken, Token, TokenRequest};
+use common::model::StreamName;
+
+/// How long a call may take when nobody says otherwise, repeats included.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a connection may take to open.
+pub(super) const DIAL: Duration = Duration::from_secs(10);
+/// How long a stream that broke is tried again before it is given up.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Pauses between repeats.
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Connections kept for the next call: more than one only where calls run at the same time.
+const MAX_IDLE: usize = 8;
+/// Largest answer that is read into memory: a page of a thousand commands with large arguments.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// A client of one manager. Clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) dialer: Dialer,
+    idle: Mutex<Vec<Connection>>,
+    deadline: Duration,
+    pub(super) patience: Duration,
+}
+
+/// Whether a call may be sent again when nobody knows what became of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// It reads, or sending it twice is the same as once.
+    Yes,
+    /// Only if it certainly was not sent.
+    No,
+}
+
+/// One call, ready to be sent as often as needed.
+struct Call {
+    method: Method,
+    path: String,
+    body: Option<Bytes>,
+    key: Option<Uid>,
+    repeat: Repeat,
+    deadline: Duration,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Client").field(&self.shared.dialer.endpoint.address).finish()
+    }
+}
+
+impl Client {
+    /// Prepares a client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the CA certificate cannot be used.
+    pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
+        Self::with_limits(endpoint, DEADLINE, PATIENCE)
+    }
+
+    /// Prepares a client with its own deadline for calls, and patience with streams that break.
+    ///
+    /// # Errors
+    /// When the CA certificate cannot be used.
+    pub fn with_limits(endpoint: Endpoint, deadline: Duration, patience: Duration) -> Result<Self, ClientError> {
+        let shared = Shared { dialer: Dialer::new(endpoint)?, idle: Mutex::default(), deadline, patience };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Where this client goes.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.shared.dialer.address()
+    }
+
+    // Every method below fails in the ways of `ClientError`.
+
+    /// Starts a command on one agent.
+    pub async fn start(&self, agent: &Name, request: &CommandRequest) -> Result<Command, ClientError> {
+        let path = format!("/agents/{agent}/commands");
+        self.call(self.post(path, request)?.keyed()).await
+    }
+
+    /// Starts a command on each of several agents.
+    pub async fn start_job(&self, request: &JobRequest) -> Result<JobStarted, ClientError> {
+        self.call(self.post("/commands".to_owned(), request)?.keyed()).await
+    }
+
+    /// Reads a command.
+    pub async fn command(&self, id: u64) -> Result<Command, ClientError> {
+        self.call(self.get(format!("/commands/{id}"))).await
+    }
+
+    /// Waits until a command is final and its streams are complete, at most for `wait`; answers it as it is then.
+    pub async fn wait_command(&self, id: u64, wait: Duration) -> Result<Command, ClientError> {
+        let wait = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let shown = HumanDuration(wait).to_string().replace(' ', "");
+        let mut call = self.get(format!("/commands/{id}?wait={shown}"));
+        call.deadline = call.deadline.saturating_add(wait);
+        self.call(call).await
+    }
+
+    /// Lists commands, newest first.
+    pub async fn commands(&self, query: &CommandQuery) -> Result<Page<Command>, ClientError> {
+        let mut words = Words::default();
+        words.add("agent", query.agent.as_ref());
+        for phase in &query.phases {
+            words.add("phase", Some(phase));
+        }
+        words.add("operation", query.operation.as_ref());
+        words.add("job", query.job);
+        words.add("after", query.after.as_ref());
+        words.add("limit", query.limit);
+        self.call(self.get(words.behind("/commands"))).await
+    }
+
+    /// Stops a command.
+    pub async fn cancel(&self, id: u64, request: &CancelRequest) -> Result<CancelAnswer, ClientError> {
+        self.call(self.post(format!("/commands/{id}/cancel"), request)?.repeatable()).await
+    }
+
+    /// Lets a command go that waits because the manager's store was restored.
+    pub async fn release(&self, id: u64) -> Result<Command, ClientError> {
+        self.call(self.bare(Method::POST, format!("/commands/{id}/release")).repeatable()).await
+    }
+
+    /// Follows all streams of a command from a position until they are complete.
+    #[must_use]
+    pub fn follow(&self, id: u64, from: OutputCursor) -> OutputStream {
+        OutputStream::new(self.clone(), id, from, true)
+    }
+
+    /// Reads what there is of all streams of a command, from a position, without waiting for more.
+    #[must_use]
+    pub fn output(&self, id: u64, from: OutputCursor) -> OutputStream {
+        OutputStream::new(self.clone(), id, from, false)
+    }
+
+    /// Reads the bytes of one stream from an offset; with `follow` until the stream is complete.
+    #[must_use]
+    pub fn raw_output(&self, id: u64, stream: StreamName, from: u64, follow: bool) -> RawOutput {
+        RawOutput::new(self.clone(), id, stream, from, follow)
+    }
+
+    /// Follows every change behind the event numbered `after`; `None`: from now on.
+    #[must_use]
+    pub fn follow_events(&self, after: Option<u64>) -> EventStream {
+        EventStream::new(self.clone(), after)
+    }
+
+    /// Lists changes behind the event numbered `after`.
+    pub async fn events(&self, after: u64, limit: Option<u32>) -> Result<Page<Event>, ClientError> {
+        let mut words = Words::default();
+        words.add("after", Some(after));
+        words.add("limit", limit);
+        self.call(self.get(words.behind("/events"))).await
+    }
+
+    /// Lists agents by name.
+    pub async fn agents(&self, after: Option<&str>, limit: Option<u32>) -> Result<Page<Agent>, ClientError> {
+        self.call(self.get(list("/agents", after, limit))).await
+    }
+
+    /// Reads an agent.
+    pub async fn agent(&self, name: &Name) -> Result<Agent, ClientError> {
+        self.call(self.get(format!("/agents/{name}"))).await
+    }
+
+    /// Changes an agent.
+    pub async fn change_agent(&self, name: &Name, change: &AgentChange) -> Result<Agent, ClientError> {
+        let mut call = self.post(format!("/agents/{name}"), change)?.repeatable();
+        call.method = Method::PATCH;
+        self.call(call).await
+    }
+
+    /// Removes an agent; its name is free again, its certificate worth nothing.
+    pub async fn remove_agent(&self, name: &Name) -> Result<(), ClientError> {
+        self.send(&self.bare(Method::DELETE, format!("/agents/{name}"))).await.map(drop)
+    }
+
+    /// Issues a certificate for an agent, and makes the agent when there is none of the name.
+    pub async fn agent_certificate(&self, name: &Name) -> Result<AgentCertificate, ClientError> {
+        self.call(self.bare(Method::POST, format!("/agents/{name}/certificate")).repeatable()).await
+    }
+
+    /// Lists tokens.
+    pub async fn tokens(&self, after: Option<&str>, limit: Option<u32>) -> Result<Page<Token>, ClientError> {
+        self.call(self.get(list("/tokens", after, limit))).await
+    }
+
+    /// Makes a token; its secret is in this answer and nowhere else.
+    pub async fn create_token(&self, request: &TokenRequest) -> Result<NewToken, ClientError> {
+        self.call(self.post("/tokens".to_owned(), request)?).await
+    }
+
+    /// Revokes a token.
+    pub async fn revoke_token(&self, id: &str) -> Result<(), ClientError> {
+        let path = format!("/tokens/{}", escaped(id));
+        self.send(&self.bare(Method::DELETE, path).repeatable()).await.map(drop)
+    }
+
+    /// Lists the audit.
+    pub async fn audit(&self, after: Option<&str>, limit: Option<u32>) -> Result<Page<AuditRow>, ClientError> {
+        self.call(self.get(list("/audit", after, limit))).await
+    }
+
+    /// Asks how the manager is.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.call(self.get("/status".to_owned())).await
+    }
+
+    fn bare(&self, method: Method, path: String) -> Call {
+        Call { method, path, body: None, key: None, repeat: Repeat::No, deadline: self.shared.deadline }
+    }
+
+    fn get(&self, path: String) -> Call {
+        self.bare(Method::GET, path).repeatable()
+    }
+
+    fn post(&self, path: String, body: &impl Serialize) -> Result<Call, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Invalid(error.into()))?;
+        Ok(Call { body: Some(body.into()), ..self.bare(Method::POST, path) })
+    }
+
+    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        let body = self.send(&call).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Malformed {
+            what: format!("{} {}", call.method, call.path),
+            source: error.into(),
+        })
+    }
+
+    /// Sends a call, repeats it as long as that is right, and reads the whole answer.
+    async fn send(&self, call: &Call) -> Result<Bytes, ClientError> {
+        let started = Instant::now();
+        let until = started + call.deadline;
+        let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
+        let mut was_reached = false;
+        loop {
+            let tried = timeout_at(until, self.attempt(call)).await;
+            let error = match tried {
+                Ok(Ok(body)) => return Ok(body),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(ClientError::Deadline { address: self.address(), limit: call.deadline }),
+            };
+            was_reached |= !matches!(error, ClientError::Unreachable { .. });
+            // Nobody there at the first try is an answer for a person who waits; nobody there after a break is a restart.
+            let again = call.repeat == Repeat::Yes && error.is_transient() && was_reached;
+            let pause = pauses.next();
+            if !again || Instant::now() + pause >= until {
+                return Err(error);
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<Bytes, ClientError> {
+        let (connection, answer) = self.open(|| self.request(call, None), call.repeat == Repeat::Yes).await?;
+        self.collect(connection, answer).await
+    }
+
+    /// Sends a request on a kept connection, or on a new one when that has broken meanwhile.
+    async fn open(
+        &self,
+        request: impl Fn() -> Result<Request<Full<Bytes>>, ClientError>,
+        repeatable: bool,
+    ) -> Result<(Connection, Response<Incoming>), ClientError> {
+        loop {
+            let mut connection = match self.kept().await {
+                Some(connection) => connection,
+                None => self.shared.dialer.dial(DIAL).await?,
+            };
+            let fresh = connection.is_fresh();
+            match connection.send(request()?).await {
+                Ok(answer) => return Ok((connection, answer)),
+                // The manager closed it just as we wanted to use it: no reason to trouble anybody.
+                Err(error) if !fresh && (repeatable || error.is_canceled()) => {}
+                Err(error) => return Err(self.shared.dialer.lost(error)),
+            }
+        }
+    }
+
+    async fn kept(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if connection.is_usable().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Opens an answer that is read piece by piece.
+    pub(super) async fn stream(
+        &self,
+        path: &str,
+        accept: &'static str,
+        last_event: Option<String>,
+    ) -> Result<(Connection, Response<Incoming>), ClientError> {
+        let call = self.get(path.to_owned());
+        let limit = self.shared.deadline;
+        let opened = async {
+            let request = || {
+                let mut request = self.request(&call, Some(accept))?;
+                // Without it a server leaves out the trailers, and a gap would look like the end.
+                request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+                if let Some(id) = &last_event {
+                    let value = id
+                        .parse()
+                        .map_err(|error: http::header::InvalidHeaderValue| ClientError::Invalid(error.into()))?;
+                    request.headers_mut().insert("last-event-id", value);
+                }
+                Ok(request)
+            };
+            let (connection, answer) = self.open(request, true).await?;
+            if answer.status().is_success() {
+                return Ok((connection, answer));
+            }
+            match self.collect(connection, answer).await {
+                Err(error) => Err(error),
+                Ok(_) => Err(self.shared.dialer.lost("an answer changed its mind")),
+            }
+        };
+        tokio::time::timeout(limit, opened)
+            .await
+            .unwrap_or_else(|_| Err(ClientError::Deadline { address: self.address(), limit }))
+    }
+
+    fn request(&self, call: &Call, accept: Option<&'static str>) -> Result<Request<Full<Bytes>>, ClientError> {
+        let mut request = Request::builder()
+            .method(&call.method)
+            .uri(&call.path)
+            .header(HOST, self.shared.dialer.authority())
+            .header(USER_AGENT, concat!("paprika/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, accept.unwrap_or("application/json"));
+        if let Some(token) = &self.shared.dialer.endpoint.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
+        if let Some(key) = &call.key {
+            request = request.header("idempotency-key", key.to_string());
+        }
+        if call.body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request
+            .body(Full::new(call.body.clone().unwrap_or_default()))
+            .map_err(|error| ClientError::Invalid(error.into()))
+    }
+
+    /// Reads a whole answer, keeps the connection, and turns a refusal into an error.
+    async fn collect(&self, mut connection: Connection, answer: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let (head, mut body) = answer.into_parts();
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = connection.frame(&mut body).await {
+            let frame = frame.map_err(|error| self.shared.dialer.lost(error))?;
+            if let Some(data) = frame.data_ref() {
+                if bytes.len() + data.len() > MAX_ANSWER {
+                    return Err(self.shared.dialer.lost("the answer is larger than any answer should be"));
+                }
+                bytes.extend_from_slice(data);
+            }
+        }
+        drop(body);
+        self.keep(connection);
+        if head.status.is_success() { Ok(bytes.freeze()) } else { Err(refusal(head.status, &bytes)) }
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(super) fn keep(&self, connection: Connection) {
+        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(connection);
+        }
+    }
+}
+
+impl Call {
+    /// Gives it a key, so that the manager makes a repeat the same call.
+    fn keyed(mut self) -> Self {
+        self.key = Some(Uid::random());
+        self.repeatable()
+    }
+
+    fn repeatable(mut self) -> Self {
+        self.repeat = Repeat::Yes;
+        self
+    }
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
+    let problem = serde_json::from_slice(body).unwrap_or_else(|_| {
+        // Something between us and the manager may have answered.
+        let start = String::from_utf8_lossy(body.get(..body.len().min(200)).unwrap_or_default()).into_owned();
+        Problem::new(status.as_u16(), "http", status.canonical_reason().unwrap_or("unexpected status")).detail(start)
+    });
+    ClientError::Problem(Box::new(problem))
+}
+
+fn list(path: &str, after: Option<&str>, limit: Option<u32>) -> String {
+    let mut words = Words::default();
+    words.add("after", after);
+    words.add("limit", limit);
+    words.behind(path)
+}
+
+/// The query of a URL.
+#[derive(Default)]
+pub(super) struct Words(String);
+
+impl Words {
+    pub(super) fn add(&mut self, name: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            let between = if self.0.is_empty() { '?' } else { '&' };
+            self.0.push(between);
+            self.0.push_str(name);
+            self.0.push('=');
+            self.0.push_str(&escaped(&value.to_string()));
+        }
+    }
+
+    pub(super) fn behind(&self, path: &str) -> String {
+        format!("{path}{}", self.0)
+    }
+}
+
+/// Writes a text so that it is one part of a URL.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            // Writing into a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_hold_any_text() {
+        let mut words = Words::default();
+        words.add("after", Some("a b&c/ä"));
+        words.add("job", None::<u64>);
+        words.add("limit", Some(3));
+        assert_eq!(words.behind("/x"), "/x?after=a%20b%26c%2F%C3%A4&limit=3");
+    }
+
+    #[test]
+    fn a_refusal_without_a_problem_body_still_tells_what_came() {
+        let error = refusal(StatusCode::BAD_GATEWAY, b"<html>proxy</html>");
+        let problem = error.problem().cloned();
+        assert_eq!(problem.as_ref().map(|problem| problem.status), Some(502));
+        assert_eq!(problem.and_then(|problem| problem.detail).as_deref(), Some("<html>proxy</html>"));
+    }
+}

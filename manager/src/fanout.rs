@@ -1,0 +1,183 @@
+//! The way down: finds what is due for connected agents and hands it to their sessions.
+//!
+//! It is woken without a word about what changed and reads the truth again; a slow poll covers wake-ups that were
+//! lost with a crash. What is due is recorded as sent before it is handed over, so a command that may have reached an
+//! agent is never taken for one that did not.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use common::crash;
+use common::error::Chain;
+use common::id::Name;
+use common::shutdown::Shutdown;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::service::Service;
+
+/// Agents that are looked after at the same time: fills the store's grouped commits without filling its queue.
+const AT_ONCE: usize = 128;
+/// Rows of one agent that are taken at once: half of what a session can hold.
+const BATCH: usize = 64;
+/// How often everything due is looked for without being woken.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Wakes the fanout. It holds each name at most once, so it never grows beyond the fleet.
+#[derive(Debug, Clone, Default)]
+pub struct Wake {
+    inner: Arc<WakeInner>,
+}
+
+#[derive(Debug, Default)]
+struct WakeInner {
+    names: Mutex<HashSet<Name>>,
+    woken: Notify,
+}
+
+impl Wake {
+    /// Starts with nobody to look after.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks to look after one agent.
+    pub fn agent(&self, name: &Name) {
+        self.inner.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        self.inner.woken.notify_one();
+    }
+
+    /// Asks to look after several agents.
+    pub fn agents(&self, names: impl IntoIterator<Item = Name>) {
+        self.inner.names.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+        self.inner.woken.notify_one();
+    }
+
+    fn take(&self) -> HashSet<Name> {
+        std::mem::take(&mut *self.inner.names.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn woken(&self) {
+        self.inner.woken.notified().await;
+    }
+}
+
+/// Runs until shutdown.
+pub async fn run(service: Service, shutdown: Shutdown) {
+    let mut fanout =
+        Fanout { service, asked: Vec::new(), again: HashSet::new(), busy: HashSet::new(), rounds: JoinSet::new() };
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let wake = fanout.service.wake().clone();
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = wake.woken() => fanout.ask(wake.take()),
+            Some(ended) = fanout.rounds.join_next() => fanout.ended(ended.ok()),
+            _ = poll.tick() => fanout.poll().await,
+        }
+        fanout.start();
+    }
+}
+
+struct Fanout {
+    service: Service,
+    /// Who waits for a round.
+    asked: Vec<Name>,
+    /// Who was asked for while a round was under way: it may have read before the change.
+    again: HashSet<Name>,
+    /// Who has a round, or waits for one.
+    busy: HashSet<Name>,
+    rounds: JoinSet<Name>,
+}
+
+impl Fanout {
+    fn ask(&mut self, names: HashSet<Name>) {
+        for name in names {
+            // Nothing can be done for an agent that is not here; its next connect asks again.
+            if !self.service.registry().connected(&name) {
+                continue;
+            }
+            if self.busy.insert(name.clone()) {
+                self.asked.push(name);
+            } else {
+                self.again.insert(name);
+            }
+        }
+    }
+
+    async fn poll(&mut self) {
+        match self.service.due_agents().await {
+            Ok(names) => self.ask(names.into_iter().collect()),
+            Err(error) => tracing::warn!(error = %Chain(&error), "what is due could not be read"),
+        }
+    }
+
+    fn start(&mut self) {
+        while self.rounds.len() < AT_ONCE {
+            let Some(name) = self.asked.pop() else { return };
+            let service = self.service.clone();
+            self.rounds.spawn(async move {
+                round(&service, &name).await;
+                name
+            });
+        }
+    }
+
+    fn ended(&mut self, name: Option<Name>) {
+        let Some(name) = name else {
+            // A round panicked and took its name with it. The poll finds whatever it left.
+            tracing::error!("a round of the fanout panicked");
+            self.busy.clear();
+            self.busy.extend(self.asked.iter().cloned());
+            return;
+        };
+        self.busy.remove(&name);
+        if self.again.remove(&name) {
+            self.ask(HashSet::from([name]));
+        }
+    }
+}
+
+/// Hands over everything that is due for one agent.
+async fn round(service: &Service, name: &Name) {
+    loop {
+        let Some(handle) = service.registry().handle(name).filter(|handle| handle.reconciled()) else {
+            return;
+        };
+        let room = handle.room().min(BATCH);
+        if room == 0 {
+            handle.set_starved();
+            // The session may have made room between the look and the record.
+            if handle.room() == 0 {
+                return;
+            }
+            continue;
+        }
+        let due = match service.due(name, &handle, room).await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::warn!(agent.id = %name, error = %Chain(&error), "commands that are due could not be recorded as sent");
+                return;
+            }
+        };
+        let whole = due.len() >= room;
+        if due.is_empty() {
+            return;
+        }
+        crash::point("manager.fanout.before-send");
+        for one in due {
+            if !handle.deliver(one) {
+                // Recorded as sent and lost with the session: the next inventory settles it.
+                return;
+            }
+        }
+        crash::point("manager.fanout.after-send");
+        if !whole {
+            return;
+        }
+    }
+}

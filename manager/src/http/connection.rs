@@ -1,0 +1,173 @@
+//! One connection from its first byte to its end: TLS, limits on heads and idleness, and an orderly end when the manager
+//! stops.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use common::shutdown::{Shutdown, Tasks};
+use common::tls::TlsAcceptor;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tower::ServiceExt;
+use tracing::debug;
+
+use super::gate::Door;
+
+/// From the accepted socket to the end of the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For the head of a request; also how long a connection may be idle between two requests.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long requests in progress may take to end when the manager stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Header lines of a request: ours have ten.
+const MAX_HEADERS: usize = 64;
+/// Bytes of a head, and bytes of an answer that wait for a slow reader.
+const MAX_BUFFER: usize = 64 * 1024;
+/// Requests at the same time on one HTTP/2 connection: one for each command that a console follows.
+const MAX_STREAMS: u32 = 200;
+/// Bytes of the head of an HTTP/2 request.
+const MAX_HEAD_LIST: u32 = 32 * 1024;
+/// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
+const H2_PING: Duration = Duration::from_secs(20);
+
+/// What all connections have in common.
+#[derive(Clone)]
+pub(super) struct Connections {
+    pub(super) app: Router,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) shutdown: Shutdown,
+    pub(super) tasks: Tasks,
+}
+
+/// Serves one connection of the TLS door.
+pub(super) async fn serve_tls(socket: TcpStream, peer: SocketAddr, tls: TlsAcceptor, connections: Connections) {
+    // Answers are written whole; waiting for more of them would only delay lines of output.
+    if let Err(error) = socket.set_nodelay(true).and_then(|()| keep_alive(&socket)) {
+        debug!(peer.addr = %peer, error = %error, "A connection broke at once");
+        return;
+    }
+    let greeted = tokio::select! {
+        greeted = timeout(HANDSHAKE, greet(socket, peer, &tls)) => greeted,
+        () = connections.shutdown.requested() => return,
+    };
+    match greeted {
+        Ok(Some(stream)) => serve(stream, Door::Network(peer), connections).await,
+        Ok(None) => {}
+        Err(_) => debug!(peer.addr = %peer, "A peer did not finish the TLS handshake in time"),
+    }
+}
+
+/// Makes the kernel notice peers that vanished without a word.
+fn keep_alive(socket: &TcpStream) -> std::io::Result<()> {
+    let socket = socket.as_fd();
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(30))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(socket, 3)?;
+    Ok(())
+}
+
+async fn greet(
+    mut socket: TcpStream,
+    peer: SocketAddr,
+    tls: &TlsAcceptor,
+) -> Option<common::tls::server::TlsStream<TcpStream>> {
+    let mut first = [0];
+    match socket.peek(&mut first).await {
+        Ok(1..) => {}
+        Ok(_) | Err(_) => return None,
+    }
+    // No TLS record begins with a letter, every HTTP request does.
+    if first[0].is_ascii_alphabetic() {
+        debug!(peer.addr = %peer, "A peer spoke plain HTTP to the TLS port");
+        refuse(&mut socket, "400 Bad Request", "this port speaks HTTPS: write https:// instead of http://").await;
+        return None;
+    }
+    match tls.accept(socket).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            debug!(peer.addr = %peer, error = %error, "A TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// Answers with one line, without looking at the request, and closes.
+pub(super) async fn refuse(socket: &mut (impl AsyncWrite + Unpin), status: &str, line: &str) {
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{line}\n",
+        line.len() + 1
+    );
+    // The peer is turned away either way.
+    let _ = socket.write_all(answer.as_bytes()).await;
+    let _ = socket.shutdown().await;
+}
+
+/// Serves requests until the peer goes, or until the manager stops and those in progress are answered.
+pub(super) async fn serve(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    door: Door,
+    connections: Connections,
+) {
+    let Connections { app, shutdown, tasks, .. } = connections;
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(door);
+        app.clone().oneshot(request.map(Body::new))
+    });
+    let mut builder = auto::Builder::new(Tracked(tasks));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_LIST)
+        .max_send_buf_size(MAX_BUFFER);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.requested() => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(DRAIN, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => return debug!(peer.addr = %door, "A connection was cut because its requests did not end in time"),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(peer.addr = %door, error = %error, "A connection ended with an error");
+    }
+}
+
+/// Lets hyper start its tasks where all our tasks are.
+#[derive(Clone)]
+struct Tracked(Tasks);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn("http stream", future);
+    }
+}

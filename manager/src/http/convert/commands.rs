@@ -1,0 +1,192 @@
+//! Commands and requests for them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::base64;
+use api::commands::{
+    Cancel, CancelAnswer, CancelOutcome, Command, CommandError, CommandRef, CommandRequest, Gap, JobStarted,
+    LimitsRequest, Progress, Stream, Usage,
+};
+use api::time::Time;
+use common::config::{HumanDuration, Size};
+use common::id::Name;
+use common::model::{Phase, StreamName};
+use serde_json::Value;
+use store::types::{self, Idempotency, Limits, Request, Submitted};
+
+use crate::http::problem::Refusal;
+use crate::http::query::read;
+use crate::service::{Caller, CommandView};
+
+/// Reads what is to be run; the second part is how long it may wait for its start.
+pub(in crate::http) fn request(request: CommandRequest) -> Result<(Request, Option<Duration>), Refusal> {
+    let stdin = match (request.stdin, request.stdin_b64) {
+        (Some(_), Some(_)) => return Err(Refusal::invalid("stdin_b64", "give `stdin` or `stdin_b64`, not both")),
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(text)) => {
+            Some(base64::decode(&text).map_err(|error| Refusal::invalid("stdin_b64", error.to_string()))?)
+        }
+        (None, None) => None,
+    };
+    let converted = Request {
+        operation: request.operation,
+        args: request.args.to_string(),
+        timeout: request.timeout.map(|timeout| timeout.0),
+        user: request.user,
+        env: request.env,
+        cwd: request.cwd,
+        stdin,
+        limits: limits(request.limits.unwrap_or_default())?,
+        idempotent: request.idempotent,
+    };
+    Ok((converted, request.expires_in.map(|span| span.0)))
+}
+
+fn limits(limits: LimitsRequest) -> Result<Limits, Refusal> {
+    let size = |field: &str, text: Option<String>| -> Result<Option<u64>, Refusal> {
+        text.map(|text| read::<Size>(field, &text).map(|size| size.0)).transpose()
+    };
+    let cpu_percent = limits.cpu.as_deref().map(percent).transpose()?;
+    Ok(Limits {
+        memory: size("limits.memory", limits.memory)?,
+        memory_high: size("limits.memory_high", limits.memory_high)?,
+        cpu_percent,
+        tasks: limits.tasks,
+        output: size("limits.output", limits.output)?,
+        best_effort: limits.best_effort,
+    })
+}
+
+fn percent(text: &str) -> Result<u32, Refusal> {
+    let digits = text.strip_suffix('%').filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()));
+    let number = digits.and_then(|digits| digits.parse().ok());
+    number.ok_or_else(|| Refusal::invalid("limits.cpu", "a share of one core looks like `50%` or `200%`"))
+}
+
+/// Makes a key one of its caller, and says what request it stands for.
+pub(in crate::http) fn idempotency(
+    caller: &Caller,
+    key: Option<String>,
+    agents: &[Name],
+    request: &CommandRequest,
+) -> Result<Option<Idempotency>, Refusal> {
+    let Some(key) = key else {
+        return Ok(None);
+    };
+    let whole = serde_json::to_vec(&(agents, request)).map_err(|error| Refusal::internal(error.to_string()))?;
+    let fingerprint = *blake3::hash(&whole).as_bytes();
+    Ok(Some(Idempotency { key: format!("{}:{key}", caller.actor.0), fingerprint }))
+}
+
+/// Shows a command.
+pub(in crate::http) fn command(view: CommandView) -> Command {
+    let CommandView { command, reachable } = view;
+    let is_final = command.phase.is_final();
+    let end = command.end;
+    let streams = streams(command.streams, is_final);
+    let cancel = cancel(command.cancel, end.as_ref(), command.phase);
+    let mut shown = Command {
+        id: command.id.0,
+        uid: command.uid,
+        agent: command.agent,
+        operation: command.request.operation,
+        args: json(&command.request.args),
+        phase: command.phase,
+        waiting: command.waiting,
+        job: command.job.map(|job| job.0),
+        attempt: command.attempt,
+        created_at: Time(command.created_at),
+        created_by: command.created_by.0,
+        expires_at: Time(command.expires_at),
+        timeout: command.request.timeout.map(HumanDuration),
+        user: command.request.user,
+        cwd: command.request.cwd,
+        idempotent: command.request.idempotent,
+        accepted_at: command.accepted_at.map(Time),
+        started_at: command.started_at.map(Time),
+        finished_at: command.finished_at.map(Time),
+        progress: command.progress.map(progress),
+        changed: None,
+        exit_code: None,
+        signal: None,
+        oom: false,
+        error: None,
+        cancel,
+        streams,
+        usage: None,
+        isolation: command.isolation,
+        value: None,
+        flags: Vec::new(),
+        agent_reachable: reachable,
+    };
+    if let Some(end) = end {
+        shown.changed = Some(end.changed);
+        shown.exit_code = end.exit_code;
+        shown.signal = end.signal;
+        shown.oom = end.oom;
+        shown.error = end.error.map(|error| CommandError { code: error.code, text: error.text });
+        let ms = |us: u64| us.div_ceil(1_000);
+        let usage =
+            Usage { duration_ms: end.duration_us.map(ms), cpu_ms: end.cpu_us.map(ms), memory_peak: end.memory_peak };
+        shown.usage =
+            (usage.duration_ms.is_some() || usage.cpu_ms.is_some() || usage.memory_peak.is_some()).then_some(usage);
+        shown.value = end.value.as_deref().map(json);
+        shown.flags = end.flags;
+    }
+    shown
+}
+
+/// JSON that was checked when it came in; what cannot be read is shown as the text it is.
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+fn progress(progress: types::Progress) -> Progress {
+    Progress { current: progress.current, total: progress.total, text: progress.text }
+}
+
+fn streams(known: Vec<types::Stream>, is_final: bool) -> BTreeMap<StreamName, Stream> {
+    // Both are always there, so that readers need not ask whether they are.
+    let none = Stream { length: 0, end: is_final, gaps: Vec::new() };
+    let mut shown = BTreeMap::from([StreamName::Stdout, StreamName::Stderr].map(|name| (name, none.clone())));
+    for stream in known {
+        let gaps = stream.gaps.into_iter().map(|gap| Gap { offset: gap.offset, length: gap.length }).collect();
+        shown.insert(stream.name, Stream { length: stream.length, end: stream.end, gaps });
+    }
+    shown
+}
+
+fn cancel(wish: Option<types::Cancel>, end: Option<&types::End>, phase: Phase) -> Option<Cancel> {
+    if let Some(wish) = wish {
+        return Some(Cancel {
+            by: wish.by.0,
+            reason: wish.reason,
+            at: Some(Time(wish.at)),
+            pending: !phase.is_final(),
+        });
+    }
+    // A wish that only the agent remembers, for example of a command that was imported as history.
+    let end = end?;
+    let by = end.cancelled_by.clone()?;
+    Some(Cancel { by, reason: end.cancel_reason.clone(), at: None, pending: false })
+}
+
+/// Shows what was started.
+pub(in crate::http) fn started(submitted: &Submitted, agents: &[Name]) -> JobStarted {
+    let commands = submitted.commands.iter().zip(agents);
+    JobStarted {
+        job: submitted.job.map(|job| job.0),
+        commands: commands.map(|(id, agent)| CommandRef { id: id.0, agent: agent.clone() }).collect(),
+    }
+}
+
+/// Shows what became of a wish to stop a command.
+pub(in crate::http) fn cancelled(answer: &types::CancelAnswer, view: CommandView) -> CancelAnswer {
+    let (answer, phase) = match answer {
+        types::CancelAnswer::Done => (CancelOutcome::Cancelled, Phase::Queued),
+        types::CancelAnswer::Pending { phase, .. } => (CancelOutcome::CancelPending, *phase),
+        types::CancelAnswer::AlreadyFinal(phase) => (CancelOutcome::AlreadyFinal, *phase),
+    };
+    CancelAnswer { answer, phase, command: command(view) }
+}

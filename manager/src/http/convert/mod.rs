@@ -1,0 +1,7 @@
+//! What the service says, as JSON, and what JSON says, for the service: each message is converted here and once.
+
+pub(super) mod agents;
+pub(super) mod commands;
+pub(super) mod events;
+pub(super) mod status;
+pub(super) mod tokens;

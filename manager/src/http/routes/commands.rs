@@ -1,0 +1,279 @@
+//! Starting, showing, listing and stopping commands.
+
+use std::str::FromStr;
+
+use api::commands::{CancelAnswer as CancelAnswerBody, CancelRequest, Command, CommandRequest, JobRequest, JobStarted};
+use api::page::Page;
+use api::problem::Problem;
+use axum::Json as Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use common::id::{CommandId, JobId, Name};
+use common::model::Phase;
+use http::StatusCode;
+use http::header::LOCATION;
+use store::types::{CancelAnswer, CommandFilter};
+
+use crate::http::convert::commands as convert;
+use crate::http::extract::{Authenticated, IdempotencyKey, Json, OptionalJson, PathParts};
+use crate::http::problem::Refusal;
+use crate::http::query::{Words, read};
+use crate::service::{Caller, Service};
+
+/// Starts a command on one agent.
+///
+/// The answer comes when the command is durable; its end is seen with `GET /commands/{id}?wait=` or by following its output.
+#[utoipa::path(
+    post, path = "/agents/{name}/commands", tag = "commands", request_body = CommandRequest,
+    params(
+        ("name" = String, Path, description = "The agent."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat within 24 hours the same request."),
+    ),
+    responses(
+        (status = 202, description = "The command is durable; `Location` leads to it.", body = Command),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn start(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+    IdempotencyKey(key): IdempotencyKey,
+    Json(request): Json<CommandRequest>,
+) -> Result<Response, Refusal> {
+    let agents = vec![path.name()?];
+    let idempotency = convert::idempotency(&caller, key, &agents, &request)?;
+    let (request, expires_in) = convert::request(request)?;
+    let submitted = service.submit(&caller, agents, request, expires_in, false, idempotency).await?;
+    let [id] = submitted.commands.as_slice() else {
+        return Err(Refusal::internal("a submit to one agent did not make one command".to_owned()));
+    };
+    let view = service.command(&caller, *id).await?;
+    let location = [(LOCATION, format!("/commands/{id}"))];
+    Ok((StatusCode::ACCEPTED, location, Body(convert::command(view))).into_response())
+}
+
+/// Starts a command on each of several agents: one job.
+#[utoipa::path(
+    post, path = "/commands", tag = "commands", request_body = JobRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat within 24 hours the same request.")),
+    responses(
+        (status = 202, description = "All commands are durable; `Location` leads to their list.", body = JobStarted),
+        (status = "default", description = "A problem; then no command was made.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn start_job(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    IdempotencyKey(key): IdempotencyKey,
+    Json(request): Json<JobRequest>,
+) -> Result<Response, Refusal> {
+    let (agents, request) = request.split();
+    let idempotency = convert::idempotency(&caller, key, &agents, &request)?;
+    let (request, expires_in) = convert::request(request)?;
+    let submitted = service.submit(&caller, agents.clone(), request, expires_in, true, idempotency).await?;
+    let started = convert::started(&submitted, &agents);
+    let location = match started.job {
+        Some(job) => format!("/commands?job={job}"),
+        None => "/commands".to_owned(),
+    };
+    Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Body(started)).into_response())
+}
+
+/// Lists commands, newest first.
+#[utoipa::path(
+    get, path = "/commands", tag = "commands",
+    params(
+        ("agent" = Option<String>, Query, description = "Only those of this agent."),
+        ("phase" = Option<Vec<String>>, Query, description = "Only those in one of these phases; repeated or with commas."),
+        ("operation" = Option<String>, Query, description = "Only those of this operation."),
+        ("job" = Option<u64>, Query, description = "Only those of this job."),
+        ("after" = Option<String>, Query, description = "Go on behind this cursor."),
+        ("limit" = Option<u32>, Query, description = "At most this many, 100 when absent, 1000 at most."),
+    ),
+    responses(
+        (status = 200, description = "One page.", body = Page<Command>),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    mut words: Words,
+) -> Result<Body<Page<Command>>, Refusal> {
+    let agent = words.value::<Name>("agent")?;
+    page(&service, &caller, agent, words).await
+}
+
+/// Lists the commands of one agent, newest first.
+#[utoipa::path(
+    get, path = "/agents/{name}/commands", tag = "commands",
+    params(
+        ("name" = String, Path, description = "The agent."),
+        ("phase" = Option<Vec<String>>, Query, description = "Only those in one of these phases; repeated or with commas."),
+        ("operation" = Option<String>, Query, description = "Only those of this operation."),
+        ("job" = Option<u64>, Query, description = "Only those of this job."),
+        ("after" = Option<String>, Query, description = "Go on behind this cursor."),
+        ("limit" = Option<u32>, Query, description = "At most this many, 100 when absent, 1000 at most."),
+    ),
+    responses(
+        (status = 200, description = "One page.", body = Page<Command>),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list_of_agent(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+    words: Words,
+) -> Result<Body<Page<Command>>, Refusal> {
+    let agent = path.name()?;
+    service.agent(&caller, &agent).await?;
+    page(&service, &caller, Some(agent), words).await
+}
+
+async fn page(
+    service: &Service,
+    caller: &Caller,
+    agent: Option<Name>,
+    mut words: Words,
+) -> Result<Body<Page<Command>>, Refusal> {
+    let limit = words.limit()?;
+    let filter = CommandFilter {
+        agent,
+        job: words.value("job")?.map(JobId),
+        phases: phases(&words.list("phase"))?,
+        operation: words.text("operation")?,
+        before: words.value("after")?.map(CommandId),
+        limit,
+    };
+    words.finish()?;
+    let views = service.commands(caller, filter).await?;
+    let next = views.get(limit - 1).map(|view| view.command.id.to_string());
+    Ok(Body(Page { items: views.into_iter().map(convert::command).collect(), next }))
+}
+
+fn phases(words: &[String]) -> Result<Vec<Phase>, Refusal> {
+    let names = words.iter().flat_map(|word| word.split(',')).filter(|name| !name.is_empty());
+    names.map(read_phase).collect()
+}
+
+fn read_phase(name: &str) -> Result<Phase, Refusal> {
+    Phase::from_str(name).map_err(|_| {
+        let known = Phase::ALL.map(Phase::as_str);
+        let refusal = Refusal::invalid("phase", format!("`{}` is not a phase", common::escape::text(name)));
+        match common::suggest::nearest(name, known) {
+            Some(near) => refusal.hint(format!("did you mean `{near}`?")),
+            None => refusal.hint(format!("known are: {}", known.join(", "))),
+        }
+    })
+}
+
+/// Shows a command; with `wait`, as soon as it is final and its streams are complete, or when the time is up.
+#[utoipa::path(
+    get, path = "/commands/{id}", tag = "commands",
+    params(
+        ("id" = u64, Path, description = "The command."),
+        ("wait" = Option<String>, Query, description = "How long to wait for its end, for example `30s`; 5 minutes at most."),
+    ),
+    responses(
+        (status = 200, description = "The command.", body = Command),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn show(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+    mut words: Words,
+) -> Result<Body<Command>, Refusal> {
+    let id = path.command()?;
+    let wait = words.duration("wait")?;
+    words.finish()?;
+    let view = match wait {
+        Some(wait) => service.wait_command(&caller, id, wait).await?,
+        None => service.command(&caller, id).await?,
+    };
+    Ok(Body(convert::command(view)))
+}
+
+/// Stops a command.
+#[utoipa::path(
+    post, path = "/commands/{id}/cancel", tag = "commands", request_body = Option<CancelRequest>,
+    params(("id" = u64, Path, description = "The command.")),
+    responses(
+        (status = 200, description = "It is cancelled and never ran, or it was over before.", body = CancelAnswerBody),
+        (status = 202, description = "The wish is durable; the agent stops it as soon as it is reached.", body = CancelAnswerBody),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn cancel(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+    OptionalJson(request): OptionalJson<CancelRequest>,
+) -> Result<Response, Refusal> {
+    let id = path.command()?;
+    stop(&service, &caller, id, None, request).await
+}
+
+/// Stops a command of an agent.
+#[utoipa::path(
+    delete, path = "/agents/{name}/commands/{id}", tag = "commands", request_body = Option<CancelRequest>,
+    params(("name" = String, Path, description = "The agent."), ("id" = u64, Path, description = "The command.")),
+    responses(
+        (status = 200, description = "It is cancelled and never ran, or it was over before.", body = CancelAnswerBody),
+        (status = 202, description = "The wish is durable; the agent stops it as soon as it is reached.", body = CancelAnswerBody),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn cancel_of_agent(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+    OptionalJson(request): OptionalJson<CancelRequest>,
+) -> Result<Response, Refusal> {
+    let (name, id) = (path.name()?, path.command()?);
+    stop(&service, &caller, id, Some(&name), request).await
+}
+
+async fn stop(
+    service: &Service,
+    caller: &Caller,
+    id: CommandId,
+    agent: Option<&Name>,
+    request: CancelRequest,
+) -> Result<Response, Refusal> {
+    let grace = request.grace.map(|grace| grace.0);
+    let (answer, view) = service.cancel(caller, id, agent, request.reason, grace).await?;
+    let status = match answer {
+        CancelAnswer::Pending { .. } => StatusCode::ACCEPTED,
+        CancelAnswer::Done | CancelAnswer::AlreadyFinal(_) => StatusCode::OK,
+    };
+    let location = [(LOCATION, format!("/commands/{id}"))];
+    Ok((status, location, Body(convert::cancelled(&answer, view))).into_response())
+}
+
+/// Lets a command go that waits because the manager's store was restored from an older copy.
+#[utoipa::path(
+    post, path = "/commands/{id}/release", tag = "commands",
+    params(("id" = u64, Path, description = "The command.")),
+    responses(
+        (status = 200, description = "It waits no longer.", body = Command),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn release(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+) -> Result<Body<Command>, Refusal> {
+    let view = service.release(&caller, path.command()?).await?;
+    Ok(Body(convert::command(view)))
+}
+
+/// Reads a cursor that is a number.
+pub(super) fn number(words: &mut Words) -> Result<u64, Refusal> {
+    let text = words.text("after")?;
+    text.map_or(Ok(0), |text| read("after", &text))
+}

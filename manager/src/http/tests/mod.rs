@@ -1,0 +1,13 @@
+//! The door against a real service on a real store in a temporary folder; the agent's side is played by the store's own
+//! methods.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod client;
+mod document;
+mod doors;
+mod house;
+mod matrix;
+mod misuse;
+mod output;
+mod routes;

@@ -1,0 +1,513 @@
+//! The way up of one session: what the agent says becomes calls of the store, and what they committed becomes answers.
+//!
+//! ```text
+//! frame ─► InFlight (many at once, in order) ─► store ─► Done ─► answers
+//! output ─► waits ─► one append at a time, everything that waits in it ─► credit
+//! result ─► END committed ─► every byte stored? ─► output synced ─► ResultAck
+//! inventory ─► one page at a time ─► Reconcile
+//! ```
+//! No sockets here. A failure of the store ends the session; the next one repairs by its inventory.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use common::crash;
+use common::credit::ReceiveWindow;
+use common::error::Chain;
+use common::handshake::Refusal;
+use common::id::{CommandId, Name, Uid};
+use common::limits;
+use common::model::StreamName;
+use common::wire::bye::Code;
+use common::wire::frame::Body;
+use common::wire::{self, nak};
+use store::StoreError;
+use store::types::{AckAnswer, Appended, Chunk, ResultTaken};
+
+use super::inflight::InFlight;
+use super::messages::{self, Violation};
+use super::reconcile::{Own, judge_page};
+use crate::registry::SessionHandle;
+use crate::service::Service;
+
+/// Calls of the store that one session may have under way; beyond it the session stops reading.
+const MAX_IN_FLIGHT: usize = 256;
+/// Items that one inventory may list: ten years of tombstones of a busy host.
+const MAX_LISTED: usize = 1_000_000;
+/// Sent commands whose answer is awaited; older ones are forgotten here, which costs only the meaning of a late Nak.
+const MAX_AWAITED: usize = 10_000;
+/// When an agent that was told to wait may be asked again.
+const BUSY_AGENT: Duration = Duration::from_secs(1);
+/// When to come back after output did not join what is stored.
+const RETRY_AFTER_HOLE: Duration = Duration::from_millis(500);
+
+/// A frame for the agent, in lane control.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The frame it answers, 0 for none.
+    pub reply_to: u64,
+    /// What is said.
+    pub body: Body,
+}
+
+impl Answer {
+    fn push(body: Body) -> Self {
+        Self { reply_to: 0, body }
+    }
+
+    fn nak(reply_to: u64, code: nak::Code, reason: &str) -> Self {
+        Self { reply_to, body: Body::Nak(wire::Nak { code: code.into(), reason: reason.to_owned() }) }
+    }
+}
+
+/// What a call of the store came to.
+enum Done {
+    Nothing,
+    Nak(Box<Answer>),
+    Result { uid: Uid, taken: ResultTaken, output: bool },
+    Stored { appended: Vec<Appended>, parts: Vec<Part> },
+    Acked(Vec<(CommandId, Uid)>),
+    Page(Page),
+    Over(Refusal),
+}
+
+/// Bytes of one stream in one append.
+struct Part {
+    uid: Uid,
+    command: CommandId,
+    stream: StreamName,
+    bytes: u64,
+}
+
+/// A judged page.
+struct Page {
+    reply_to: u64,
+    items: Vec<wire::ReconcileItem>,
+    own: Vec<Own>,
+    cancels: Vec<wire::CommandCancel>,
+    last: bool,
+}
+
+/// The way up of one session.
+pub struct Inbound {
+    service: Service,
+    agent: Name,
+    handle: SessionHandle,
+    flight: InFlight<Done>,
+    window: ReceiveWindow,
+    /// Commands that this session may speak about.
+    owned: HashMap<Uid, CommandId>,
+    /// Sequence numbers of Command frames that were not answered yet.
+    awaited: HashMap<u64, Uid>,
+    output: Vec<(Uid, Chunk)>,
+    appending: bool,
+    /// Ends that are recorded and not acknowledged: whether there are bytes to wait for.
+    ending: HashMap<CommandId, (Uid, bool)>,
+    look_at: HashSet<CommandId>,
+    acking: bool,
+    pages: VecDeque<(u64, wire::Inventory)>,
+    judging: bool,
+    listed: HashSet<Uid>,
+    settled: bool,
+}
+
+impl Inbound {
+    /// Starts the way up of a session.
+    #[must_use]
+    pub fn new(service: Service, agent: Name, handle: SessionHandle) -> Self {
+        Self {
+            service,
+            agent,
+            handle,
+            flight: InFlight::new(),
+            window: ReceiveWindow::new(limits::STREAM_CREDIT, limits::SESSION_CREDIT),
+            owned: HashMap::new(),
+            awaited: HashMap::new(),
+            output: Vec::new(),
+            appending: false,
+            ending: HashMap::new(),
+            look_at: HashSet::new(),
+            acking: false,
+            pages: VecDeque::new(),
+            judging: false,
+            listed: HashSet::new(),
+            settled: false,
+        }
+    }
+
+    /// Tells whether another frame may be read. Output is bounded by credit, everything else by this.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.flight.len() < MAX_IN_FLIGHT && self.pages.len() < 4
+    }
+
+    /// Tells whether nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.flight.is_empty()
+    }
+
+    /// Learns that a Command was sent in the frame `seq`.
+    pub fn sent(&mut self, seq: u64, uid: Uid, id: CommandId) {
+        self.owned.insert(uid, id);
+        if self.awaited.len() >= MAX_AWAITED {
+            self.awaited.clear();
+        }
+        self.awaited.insert(seq, uid);
+    }
+
+    /// Learns that this session may hear about a command.
+    pub fn owns(&mut self, uid: Uid, id: CommandId) {
+        self.owned.insert(uid, id);
+    }
+
+    /// Takes a frame that was judged to have its place here. Answers what can be said at once.
+    ///
+    /// # Errors
+    /// When the frame cannot be true: the session is over.
+    pub fn frame(&mut self, seq: u64, reply_to: u64, body: Body) -> Result<Option<Answer>, Violation> {
+        match body {
+            Body::CommandAck(ack) => self.command_ack(seq, reply_to, &ack)?,
+            Body::CommandProgress(progress) => self.command_progress(seq, &progress)?,
+            Body::CommandOutput(output) => return self.command_output(seq, output),
+            Body::CommandResult(result) => self.command_result(seq, &result)?,
+            Body::Inventory(page) => self.inventory(seq, page)?,
+            Body::Nak(nak) => self.nak(reply_to, &nak),
+            // Everything else is for the session, or needs no answer.
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// Waits for the next call of the store to end and answers what is to be said.
+    ///
+    /// # Errors
+    /// What to tell the agent when the session cannot go on.
+    ///
+    /// # Cancel safety
+    /// Safe: a call that has not ended stays under way.
+    pub async fn next(&mut self) -> Result<Vec<Answer>, Refusal> {
+        let done = self.flight.next().await;
+        self.apply(done)
+    }
+
+    fn apply(&mut self, done: Done) -> Result<Vec<Answer>, Refusal> {
+        let mut answers = Vec::new();
+        match done {
+            Done::Nothing => {}
+            Done::Nak(answer) => answers.push(*answer),
+            Done::Over(refusal) => return Err(refusal),
+            Done::Result { uid, taken, output } => {
+                self.service.counters().results.add(1);
+                self.ending.insert(taken.command, (uid, output));
+                self.look_at.insert(taken.command);
+                self.acknowledge();
+            }
+            Done::Stored { appended, parts } => {
+                self.appending = false;
+                self.stored(&appended, &parts, &mut answers);
+                self.append();
+                self.acknowledge();
+            }
+            Done::Acked(acked) => {
+                self.acking = false;
+                let store_position = self.service.store().position().position.0;
+                for (id, uid) in acked {
+                    self.ending.remove(&id);
+                    self.owned.remove(&uid);
+                    self.window.close(uid);
+                    answers.push(Answer::push(Body::ResultAck(wire::ResultAck { uid: uid.to_wire(), store_position })));
+                }
+                if !answers.is_empty() {
+                    crash::point("manager.result.after-ack");
+                }
+                self.acknowledge();
+            }
+            Done::Page(page) => self.judged(page, &mut answers),
+        }
+        Ok(answers)
+    }
+
+    fn command_ack(&mut self, seq: u64, reply_to: u64, ack: &wire::CommandAck) -> Result<(), Violation> {
+        let (uid, answer) = (messages::uid(&ack.uid)?, messages::ack(ack)?);
+        self.awaited.remove(&reply_to);
+        self.acked(seq, uid, answer);
+        Ok(())
+    }
+
+    fn acked(&mut self, seq: u64, uid: Uid, answer: AckAnswer) {
+        let (service, agent) = (self.service.clone(), self.agent.clone());
+        self.flight.push(async move {
+            match service.store().acked(&uid, &agent, answer, service.now()).await {
+                Ok(_) => Done::Nothing,
+                Err(error) => failed(seq, &error),
+            }
+        });
+    }
+
+    fn command_progress(&mut self, seq: u64, progress: &wire::CommandProgress) -> Result<(), Violation> {
+        let (uid, report) = (messages::uid(&progress.uid)?, messages::progress(progress)?);
+        let (service, agent) = (self.service.clone(), self.agent.clone());
+        self.flight.push(async move {
+            match service.store().progress(&uid, &agent, report, service.now()).await {
+                Ok(_) => Done::Nothing,
+                Err(error) => failed(seq, &error),
+            }
+        });
+        Ok(())
+    }
+
+    fn command_result(&mut self, seq: u64, result: &wire::CommandResult) -> Result<(), Violation> {
+        let (uid, reported) = (messages::uid(&result.uid)?, messages::reported(result)?);
+        let output = reported.streams.iter().any(|stream| stream.length > 0);
+        let (service, agent) = (self.service.clone(), self.agent.clone());
+        self.flight.push(async move {
+            match service.store().result(&uid, &agent, reported, service.now()).await {
+                Ok(taken) => Done::Result { uid, taken, output },
+                Err(error) => failed(seq, &error),
+            }
+        });
+        Ok(())
+    }
+
+    /// A Command that was not understood is refused; nothing of it runs. Other Naks are for the log.
+    fn nak(&mut self, reply_to: u64, nak: &wire::Nak) {
+        let reason = common::escape::text(&nak.reason);
+        let Some(uid) = self.awaited.remove(&reply_to) else {
+            tracing::debug!(agent.id = %self.agent, code = ?nak.code(), reason, "an agent did not take a frame");
+            return;
+        };
+        tracing::warn!(agent.id = %self.agent, command.uid = %uid, code = ?nak.code(), reason, "an agent did not take a command");
+        let refused = |code: &str| AckAnswer::Refused { code: code.to_owned(), text: reason.clone() };
+        let answer = match nak.code() {
+            nak::Code::Busy => {
+                let until = self.service.now().saturating_add(BUSY_AGENT.as_millis() as u64);
+                AckAnswer::Deferred { until }
+            }
+            nak::Code::Conflict => refused("conflict"),
+            nak::Code::Unsupported => refused("unsupported"),
+            _ => refused("invalid"),
+        };
+        self.acked(reply_to, uid, answer);
+    }
+
+    fn command_output(&mut self, seq: u64, output: wire::CommandOutput) -> Result<Option<Answer>, Violation> {
+        let uid = messages::uid(&output.uid)?;
+        let Some(stream) = StreamName::from_wire(output.stream) else {
+            return Ok(Some(Answer::nak(seq, nak::Code::Unsupported, "unknown stream")));
+        };
+        let bytes = output.data.len() as u64;
+        if output.data.len() > limits::MAX_OUTPUT_PAYLOAD {
+            return Err(Violation("an output frame carries too much"));
+        }
+        if output.gap > 0 && bytes > 0 {
+            return Err(Violation("an output frame is bytes or a gap, not both"));
+        }
+        let end = output.offset.checked_add(bytes).and_then(|end| end.checked_add(output.gap));
+        let Some(end) = end.filter(|end| *end <= i64::MAX as u64) else {
+            return Err(Violation("an offset is out of range"));
+        };
+        let Some(command) = self.owned.get(&uid).copied() else {
+            return Ok(Some(Answer::nak(seq, nak::Code::NotMine, "this session does not hold that command")));
+        };
+        if output.gap == 0 {
+            self.window.received(uid, stream, end, bytes).map_err(|_| Violation("output beyond the granted credit"))?;
+        }
+        if end > output.offset {
+            self.service.counters().output_bytes.add(bytes);
+            let chunk = Chunk { command, stream, offset: output.offset, data: output.data, gap: output.gap };
+            self.output.push((uid, chunk));
+            self.append();
+        }
+        Ok(None)
+    }
+
+    /// Hands everything that waits to the output store, unless an append is under way.
+    fn append(&mut self) {
+        if self.appending || self.output.is_empty() {
+            return;
+        }
+        self.appending = true;
+        let waiting = std::mem::take(&mut self.output);
+        let mut parts: Vec<Part> = Vec::new();
+        let mut chunks = Vec::with_capacity(waiting.len());
+        for (uid, chunk) in waiting {
+            let bytes = chunk.data.len() as u64;
+            match parts.iter_mut().find(|part| part.uid == uid && part.stream == chunk.stream) {
+                Some(part) => part.bytes += bytes,
+                None => parts.push(Part { uid, command: chunk.command, stream: chunk.stream, bytes }),
+            }
+            chunks.push(chunk);
+        }
+        let service = self.service.clone();
+        self.flight.push(async move {
+            let appended = match service.store().append_output(chunks) {
+                Ok(appending) => appending.await,
+                Err(error) => Err(error),
+            };
+            match appended {
+                Ok(appended) => Done::Stored { appended, parts },
+                Err(StoreError::Hole { command, expected }) => {
+                    tracing::warn!(
+                        command.id = command.0,
+                        expected,
+                        "output did not join what is stored; the session starts again"
+                    );
+                    Done::Over(
+                        Refusal::new(Code::Overloaded, "output did not join what is stored")
+                            .retry_after(RETRY_AFTER_HOLE),
+                    )
+                }
+                Err(error) => Done::Over(crate::service::sessions::refusal(&error)),
+            }
+        });
+    }
+
+    fn stored(&mut self, appended: &[Appended], parts: &[Part], answers: &mut Vec<Answer>) {
+        for part in parts {
+            let length = appended
+                .iter()
+                .filter(|one| one.command == part.command && one.stream == part.stream)
+                .map(|one| one.length)
+                .max();
+            let Some(length) = length else { continue };
+            if let Some(grant) = self.window.readable(part.uid, part.stream, length, part.bytes) {
+                answers.push(Answer::push(Body::OutputCredit(wire::OutputCredit {
+                    uid: part.uid.to_wire(),
+                    stream: part.stream.to_wire(),
+                    offset: grant.offset,
+                    session_bytes: grant.session_bytes,
+                })));
+            }
+            if self.ending.contains_key(&part.command) {
+                self.look_at.insert(part.command);
+            }
+        }
+    }
+
+    /// Tells the agent what it may forget: ends whose every byte is stored and synced.
+    fn acknowledge(&mut self) {
+        if self.acking || self.look_at.is_empty() {
+            return;
+        }
+        let look_at: Vec<_> = std::mem::take(&mut self.look_at)
+            .into_iter()
+            .filter_map(|id| self.ending.get(&id).map(|(uid, output)| (id, *uid, *output)))
+            .collect();
+        if look_at.is_empty() {
+            return;
+        }
+        self.acking = true;
+        let service = self.service.clone();
+        self.flight.push(async move {
+            match settle(&service, look_at).await {
+                Ok(acked) => Done::Acked(acked),
+                Err(error) => Done::Over(crate::service::sessions::refusal(&error)),
+            }
+        });
+    }
+
+    fn inventory(&mut self, seq: u64, page: wire::Inventory) -> Result<(), Violation> {
+        if page.items.len() > limits::INVENTORY_PAGE {
+            return Err(Violation("a page of the inventory has too many items"));
+        }
+        if self.settled && page.items.iter().any(|item| item.command.is_empty()) {
+            return Err(Violation("the inventory was over; only described commands may follow"));
+        }
+        if self.listed.len() + page.items.len() > MAX_LISTED {
+            return Err(Violation("the inventory is too long"));
+        }
+        self.pages.push_back((seq, page));
+        self.judge()
+    }
+
+    /// Judges the next page, unless one is under way: the last one must see all others.
+    fn judge(&mut self) -> Result<(), Violation> {
+        if self.judging {
+            return Ok(());
+        }
+        let Some((reply_to, page)) = self.pages.pop_front() else { return Ok(()) };
+        let mut held = Vec::new();
+        let mut described = Vec::new();
+        for item in &page.items {
+            let line = messages::held(item)?;
+            self.listed.insert(line.uid);
+            if item.command.is_empty() {
+                held.push(line);
+            } else {
+                let import = messages::import(&self.agent, self.handle.journal(), &line, &item.command)?;
+                described.push(import);
+            }
+        }
+        // Only the first last page ends the inventory; described commands follow in pages of their own.
+        let last = page.last && !self.settled;
+        let listed = last.then(|| std::mem::take(&mut self.listed));
+        self.settled |= last;
+        self.judging = true;
+        let (service, agent, handle) = (self.service.clone(), self.agent.clone(), self.handle.clone());
+        self.flight.push(async move {
+            match judge_page(&service, &agent, &handle, held, described, listed).await {
+                Ok((items, own, cancels)) => Done::Page(Page { reply_to, items, own, cancels, last }),
+                Err(error) => Done::Over(crate::service::sessions::refusal(&error)),
+            }
+        });
+        Ok(())
+    }
+
+    fn judged(&mut self, page: Page, answers: &mut Vec<Answer>) {
+        self.judging = false;
+        for (uid, command, from) in page.own {
+            self.owned.insert(uid, command);
+            for (stream, offset) in from {
+                self.window.open(uid, stream, offset);
+            }
+        }
+        let body = Body::Reconcile(wire::Reconcile { items: page.items, last: page.last });
+        answers.push(Answer { reply_to: page.reply_to, body });
+        answers.extend(page.cancels.into_iter().map(|cancel| Answer::push(Body::CommandCancel(cancel))));
+        if page.last {
+            self.handle.set_reconciled();
+            self.service.wake().agent(&self.agent);
+        }
+        if let Err(violation) = self.judge() {
+            let refusal = Refusal::new(Code::ProtocolError, violation.0);
+            self.flight.push(async move { Done::Over(refusal) });
+        }
+    }
+}
+
+/// Finds out which ends are whole, makes their bytes durable and records that the agent may forget them.
+async fn settle(service: &Service, look_at: Vec<(CommandId, Uid, bool)>) -> Result<Vec<(CommandId, Uid)>, StoreError> {
+    let mut whole = Vec::with_capacity(look_at.len());
+    let mut bytes = false;
+    for (id, uid, output) in look_at {
+        if !output || service.store().ready_for_ack(id).await? {
+            whole.push((id, uid));
+            bytes |= output;
+        }
+    }
+    if whole.is_empty() {
+        return Ok(whole);
+    }
+    if bytes {
+        service.store().sync_output().await?;
+    }
+    crash::point("manager.result.before-ack");
+    service.store().mark_result_acked(whole.iter().map(|(id, _)| *id).collect()).await?;
+    Ok(whole)
+}
+
+/// Turns an error of the store into an answer, or into the end of the session when the same call may work later.
+fn failed(seq: u64, error: &StoreError) -> Done {
+    let (code, reason) = match error {
+        StoreError::NotFound { .. } => (nak::Code::Unknown, "no such command"),
+        StoreError::NotMine => (nak::Code::NotMine, "the command belongs to another agent"),
+        StoreError::Conflict { .. } | StoreError::IllegalMove { .. } => {
+            (nak::Code::Conflict, "this does not fit what is known")
+        }
+        StoreError::OutOfRange { .. } => (nak::Code::Invalid, "a value is out of range"),
+        other => return Done::Over(crate::service::sessions::refusal(other)),
+    };
+    tracing::warn!(error = %Chain(error), "an agent reported what does not fit");
+    Done::Nak(Box::new(Answer::nak(seq, code, reason)))
+}

@@ -1,0 +1,18 @@
+//! The manager's side of the link: who may knock, who is let in, and one task per session.
+//!
+//! ```text
+//! listener ─(admission)─► TLS ─► hello ─► service.open_session ─► session ◄─► agent
+//!                                                                   │  ▲
+//!                                        orders (registry handle) ──┘  └── inbound: frame → service → answer
+//! ```
+//! A session owns its connection alone. Frames of the agent are handed to the service and answered only when the
+//! store has committed; the order of answers is that of the commits.
+
+pub mod admission;
+pub mod inbound;
+pub mod inflight;
+pub mod listener;
+pub mod messages;
+mod reconcile;
+pub mod session;
+pub mod strangers;

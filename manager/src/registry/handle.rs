@@ -1,0 +1,215 @@
+//! The handle of one session: how everybody else speaks to the task that owns the connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::handshake::Refusal;
+use common::id::{Epoch, Generation, Uid};
+use common::wire::bye::Code;
+use store::types::Due;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Orders that wait for one session: two full answers of the store's `due`, so that reading and sending overlap.
+const ORDERS: usize = 128;
+
+/// Why a session is to end, said from outside: the last word to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing(Refusal);
+
+impl Closing {
+    /// Another session of the same agent took over.
+    #[must_use]
+    pub fn superseded() -> Self {
+        Self(Refusal::new(Code::Superseded, "a newer session of this agent took over"))
+    }
+
+    /// Nobody of this name is served.
+    #[must_use]
+    pub fn banned(reason: &str) -> Self {
+        Self(Refusal::new(Code::Banned, reason))
+    }
+
+    /// The manager stops, or starts a new life of its store.
+    #[must_use]
+    pub fn draining(reason: &str, retry_after: Duration) -> Self {
+        Self(Refusal::new(Code::Draining, reason).retry_after(retry_after))
+    }
+
+    /// What is sent.
+    #[must_use]
+    pub fn refusal(&self) -> &Refusal {
+        &self.0
+    }
+}
+
+/// What a session is asked to do. Private to the registry and the session.
+#[derive(Debug)]
+pub enum Order {
+    /// Send a command or the wish to cancel one.
+    Deliver(Due),
+    /// Ping the agent and answer when exactly this ping was answered.
+    ProveAlive(oneshot::Sender<()>),
+}
+
+/// Speaks to a session.
+#[derive(Debug, Clone)]
+pub struct SessionHandle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    epoch: Epoch,
+    generation: Generation,
+    journal: Uid,
+    boot_id: String,
+    address: String,
+    orders: mpsc::Sender<Order>,
+    closing: watch::Sender<Option<Closing>>,
+    reconciled: AtomicBool,
+    starved: AtomicBool,
+}
+
+/// The session's end of the handle.
+#[derive(Debug)]
+pub struct Orders {
+    /// What is asked.
+    pub orders: mpsc::Receiver<Order>,
+    /// The last word, when there is one.
+    pub closing: Watcher,
+}
+
+/// Hears the last word.
+#[derive(Debug, Clone)]
+pub struct Watcher(watch::Receiver<Option<Closing>>);
+
+impl Watcher {
+    /// The last word, if it was said: frames of the peer no longer count then.
+    #[must_use]
+    pub fn said(&self) -> Option<Closing> {
+        self.0.borrow().clone()
+    }
+
+    /// Tells cheaply whether the last word was said.
+    #[must_use]
+    pub fn fenced(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Waits for the last word; for ever when there never is one.
+    ///
+    /// # Cancel safety
+    /// Safe: the word stays.
+    pub async fn heard(&mut self) -> Closing {
+        match self.0.wait_for(Option::is_some).await.map(|word| word.clone()) {
+            Ok(Some(word)) => word,
+            // The handle is gone, so nobody can say anything any more.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl SessionHandle {
+    /// Makes the handle of a session that is about to begin, and the session's end of it.
+    #[must_use]
+    pub fn new(epoch: Epoch, generation: Generation, journal: Uid, boot_id: String, address: String) -> (Self, Orders) {
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let (closing, heard) = watch::channel(None);
+        let (reconciled, starved) = (AtomicBool::new(false), AtomicBool::new(false));
+        let inner = Inner { epoch, generation, journal, boot_id, address, orders, closing, reconciled, starved };
+        (Self { inner: Arc::new(inner) }, Orders { orders: taken, closing: Watcher(heard) })
+    }
+
+    /// Which session of the agent it is.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.epoch
+    }
+
+    /// Which bearer of the name.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.inner.generation
+    }
+
+    /// Which state directory.
+    #[must_use]
+    pub fn journal(&self) -> Uid {
+        self.inner.journal
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.inner.address
+    }
+
+    /// Tells whether another connection comes from the same life of the same host: then it is a reconnect.
+    #[must_use]
+    pub fn same_life(&self, journal: Uid, boot_id: &str) -> bool {
+        self.inner.journal == journal && self.inner.boot_id == boot_id
+    }
+
+    /// Tells whether the inventory was settled: commands may be sent.
+    #[must_use]
+    pub fn reconciled(&self) -> bool {
+        self.inner.reconciled.load(Ordering::Acquire)
+    }
+
+    /// Records that the inventory was settled.
+    pub fn set_reconciled(&self) {
+        self.inner.reconciled.store(true, Ordering::Release);
+    }
+
+    /// Says the last word, unless another was said before. From now on the session is fenced.
+    pub fn close(&self, word: &Closing) {
+        self.inner.closing.send_if_modified(|said| {
+            let first = said.is_none();
+            if first {
+                *said = Some(word.clone());
+            }
+            first
+        });
+    }
+
+    /// Tells whether the last word was said.
+    #[must_use]
+    pub fn fenced(&self) -> bool {
+        self.inner.closing.borrow().is_some()
+    }
+
+    /// How many orders the session can take right now. Only the fanout gives orders that count, so the room it saw
+    /// does not shrink but by the one place that is kept for a proof of life.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        if self.fenced() { 0 } else { self.inner.orders.capacity().saturating_sub(1) }
+    }
+
+    /// Hands an order over; `false` when the session is over or has no room. Nothing waits for a slow peer.
+    #[must_use]
+    pub fn deliver(&self, due: Due) -> bool {
+        !self.fenced() && self.inner.orders.try_send(Order::Deliver(due)).is_ok()
+    }
+
+    /// Records that the fanout found no room: the session wakes it when there is some again.
+    pub fn set_starved(&self) {
+        self.inner.starved.store(true, Ordering::Release);
+    }
+
+    /// Takes the record that the fanout found no room.
+    #[must_use]
+    pub fn take_starved(&self) -> bool {
+        self.inner.starved.swap(false, Ordering::AcqRel)
+    }
+
+    /// Asks whether the peer is really there; `false` when it did not answer in time.
+    pub async fn proves_alive(&self, within: Duration) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            let sent = self.inner.orders.send(Order::ProveAlive(answer)).await.is_ok();
+            sent && answered.await.is_ok()
+        };
+        tokio::time::timeout(within, asked).await.unwrap_or(false)
+    }
+}

@@ -1,0 +1,26 @@
+//! What may be done, by whom: the only layer that the HTTP API and the link call.
+//!
+//! It checks the caller, checks the request, lets the store do the change together with its audit row, and wakes who
+//! must look again. It knows neither sockets nor SQL.
+//!
+//! Reading order: who calls ([`callers`]), the whole ([`core`]), then one file per noun.
+
+pub mod callers;
+pub mod core;
+pub mod error;
+
+pub mod agents;
+pub mod commands;
+pub mod events;
+pub mod output;
+pub mod sessions;
+pub mod status;
+pub mod tokens;
+pub mod validate;
+
+pub use agents::{AgentView, IssuedCertificate};
+pub use callers::Caller;
+pub use commands::CommandView;
+pub use core::{Parts, Service, Settings};
+pub use error::ServiceError;
+pub use status::Status;

@@ -1,0 +1,218 @@
+//! Sessions: who may open one, and what the link asks and reports on behalf of an agent.
+//!
+//! One live session per name (protocol R-SESSION-4): a newcomer from the same life of the same host takes over;
+//! anybody else is only served when the one that is there does not answer, else the name is quarantined.
+
+use std::time::Duration;
+
+use common::error::Chain;
+use common::handshake::{Hello, Refusal, WelcomeParams};
+use common::id::{Epoch, Incarnation, Name, StorePosition};
+use common::limits;
+use common::liveness::interval_for;
+use common::wire::bye::Code;
+use store::StoreError;
+use store::types::{Connect, Due};
+
+use super::core::Service;
+use crate::registry::{Closing, Orders, SessionHandle};
+
+/// A command that was sent and not answered is sent again after this long; the agent knows repeats.
+const RESEND: Duration = Duration::from_secs(15);
+/// When to come back after the manager could not record something.
+const RETRY_AFTER_TROUBLE: Duration = Duration::from_secs(5);
+/// When to come back after the manager found a new life of its store: at once, but not all in the same moment.
+const RETRY_AFTER_RESTORE: Duration = Duration::from_millis(500);
+/// Newcomers of one name that overtake each other so often are refused for now.
+const ROUNDS: usize = 8;
+
+/// A session that was let in.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle that stands in the registry.
+    pub handle: SessionHandle,
+    /// The session's end of it.
+    pub orders: Orders,
+    /// What the agent is told.
+    pub welcome: WelcomeParams,
+}
+
+impl Service {
+    /// Decides about a hello whose certificate was verified, and opens the session.
+    ///
+    /// # Errors
+    /// What to tell the agent instead.
+    pub(crate) async fn open_session(&self, hello: &Hello, address: &str) -> Result<Opened, Refusal> {
+        if self.draining() {
+            return Err(draining());
+        }
+        self.known(hello).await?;
+        self.notice_restore(hello).await?;
+        for _ in 0..ROUNDS {
+            let met = self.meet_rival(hello, address).await?;
+            let epoch = self
+                .store()
+                .agent_connected(connect(hello, address), self.now())
+                .await
+                .map_err(|error| refusal(&error))?;
+            let (handle, orders) =
+                SessionHandle::new(epoch, hello.generation, hello.journal, hello.boot_id.clone(), address.to_owned());
+            if self.registry().insert(&hello.name, &handle, met, self.now()).is_err() {
+                continue;
+            }
+            // Whoever removed or quarantined the agent, or began to stop, just before it stood in the registry could
+            // not reach it there.
+            let still = if self.draining() { Err(draining()) } else { self.known(hello).await };
+            if let Err(refusal) = still {
+                self.close_session(&hello.name, epoch).await;
+                return Err(refusal);
+            }
+            self.counters().sessions.add(1);
+            let welcome = self.welcome(hello, epoch);
+            return Ok(Opened { handle, orders, welcome });
+        }
+        Err(Refusal::new(Code::Overloaded, "too many connections claim this name at once")
+            .retry_after(RETRY_AFTER_TROUBLE))
+    }
+
+    /// Takes a session out of the registry and records its end.
+    pub(crate) async fn close_session(&self, name: &Name, epoch: Epoch) {
+        self.registry().remove(name, epoch);
+        if let Err(error) = self.store().agent_disconnected(name, epoch, self.now()).await {
+            tracing::warn!(agent.id = %name, error = %Chain(&error), "the end of a session could not be recorded");
+        }
+    }
+
+    /// Takes what is due for an agent; what is to be sent is recorded as sent when this returns.
+    pub(crate) async fn due(&self, name: &Name, handle: &SessionHandle, limit: usize) -> Result<Vec<Due>, StoreError> {
+        self.store().due(name, handle.generation(), handle.journal(), limit, RESEND, self.now()).await
+    }
+
+    /// Tells which agents something is due for.
+    pub(crate) async fn due_agents(&self) -> Result<Vec<Name>, StoreError> {
+        self.store().due_agents(RESEND, self.now()).await
+    }
+
+    fn welcome(&self, hello: &Hello, epoch: Epoch) -> WelcomeParams {
+        let identity = self.store().identity();
+        let heartbeat = self.settings().heartbeat.unwrap_or_else(|| interval_for(self.registry().count()));
+        WelcomeParams {
+            version: hello.version,
+            epoch,
+            incarnation: identity.incarnation,
+            store_position: self.store().position().position,
+            heartbeat,
+            manager_addresses: self.settings().link_addresses.clone(),
+            cluster: identity.cluster,
+            clock_ms: self.now(),
+        }
+    }
+
+    /// Refuses agents that the store does not know, before anything is written for them.
+    async fn known(&self, hello: &Hello) -> Result<(), Refusal> {
+        let agent = self.store().agent(&hello.name).await.map_err(|error| refusal(&error))?;
+        match agent {
+            None => Err(Refusal::new(Code::AuthFailed, "no agent of this name is known")),
+            Some(agent) if agent.generation != hello.generation => {
+                Err(Refusal::new(Code::AuthFailed, "the certificate belongs to an earlier bearer of this name"))
+            }
+            Some(agent) => match agent.quarantined {
+                Some(reason) => Err(Refusal::new(Code::Banned, format!("quarantined: {reason}"))),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Finds out from what an agent remembers that this store was restored from an older copy.
+    async fn notice_restore(&self, hello: &Hello) -> Result<(), Refusal> {
+        if !self.behind(hello.incarnation, hello.store_position) {
+            return Ok(());
+        }
+        // One at a time: thousands of agents may remember the same thing at once.
+        let mut restored = self.restored().lock().await;
+        if !self.behind(hello.incarnation, hello.store_position) {
+            return Ok(());
+        }
+        let heard = hello.store_position;
+        if *restored {
+            // A store is restored while no manager runs, so one process meets that once. An agent that claims more
+            // must not be able to throw everybody out again and again.
+            tracing::warn!(agent.id = %hello.name, heard.position = heard.0, "an agent claims to have heard more than was ever said");
+            return Ok(());
+        }
+        let identity = self.store().declare_restored(heard, self.now()).await.map_err(|error| refusal(&error))?;
+        *restored = true;
+        tracing::error!(
+            agent.id = %hello.name, heard.position = heard.0, incarnation = identity.incarnation.0,
+            "the store is older than what an agent remembers: it was restored; queued commands wait to be released"
+        );
+        self.registry().close_all(&Closing::draining("the manager's store was restored", RETRY_AFTER_RESTORE));
+        Ok(())
+    }
+
+    fn behind(&self, incarnation: Incarnation, heard: StorePosition) -> bool {
+        let (ours, position) = (self.store().identity().incarnation, self.store().position().position);
+        incarnation > ours || (incarnation == ours && heard > position)
+    }
+
+    /// Meets whoever has the name now. Answers the epoch that the newcomer may take the place of.
+    async fn meet_rival(&self, hello: &Hello, address: &str) -> Result<Option<Epoch>, Refusal> {
+        let Some(rival) = self.registry().handle(&hello.name) else {
+            return Ok(None);
+        };
+        if rival.fenced() || rival.same_life(hello.journal, &hello.boot_id) {
+            return Ok(Some(rival.epoch()));
+        }
+        if !rival.proves_alive(limits::RIVAL_PING).await {
+            return Ok(Some(rival.epoch()));
+        }
+        let reason = format!("two live hosts claim this name: {} and {address}", rival.address());
+        tracing::error!(
+            agent.id = %hello.name, peer.addr = address, rival.addr = rival.address(),
+            "two live hosts show the same certificate; the name is quarantined until an operator accepts it"
+        );
+        let banned = Closing::banned("two live hosts claim this name");
+        if let Err(error) = self.store().quarantine(&hello.name, &reason, self.now()).await {
+            tracing::error!(agent.id = %hello.name, error = %Chain(&error), "the quarantine could not be recorded");
+        }
+        rival.close(&banned);
+        Err(banned.refusal().clone())
+    }
+}
+
+fn connect(hello: &Hello, address: &str) -> Connect {
+    Connect {
+        name: hello.name.clone(),
+        generation: hello.generation,
+        journal: hello.journal,
+        boot_id: hello.boot_id.clone(),
+        address: address.to_owned(),
+        version: hello.agent_version.clone(),
+        isolation: hello.isolation.clone(),
+        cores: hello.cores,
+        memory_bytes: hello.memory_bytes,
+        labels: hello.labels.clone(),
+    }
+}
+
+fn draining() -> Refusal {
+    Refusal::new(Code::Draining, "the manager is stopping").retry_after(Duration::from_secs(1))
+}
+
+/// What an agent is told about trouble with the store. It learns nothing of our insides.
+pub(crate) fn refusal(error: &StoreError) -> Refusal {
+    match error {
+        StoreError::Fenced(_) => {
+            Refusal::new(Code::AuthFailed, "the certificate belongs to an earlier bearer of this name")
+        }
+        StoreError::NotFound { .. } | StoreError::UnknownAgent(_) => {
+            Refusal::new(Code::AuthFailed, "no agent of this name is known")
+        }
+        StoreError::OutOfRange { .. } => Refusal::new(Code::ProtocolError, "a value is out of range"),
+        StoreError::Quarantined { reason, .. } => Refusal::new(Code::Banned, format!("quarantined: {reason}")),
+        other => {
+            tracing::error!(error = %Chain(other), "the store could not record what an agent said");
+            Refusal::new(Code::Overloaded, "the manager cannot record anything now").retry_after(RETRY_AFTER_TROUBLE)
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Operators' tokens: made, listed, revoked. The secret is shown once and never stored.
+
+use std::time::Duration;
+
+use store::types::{Actor, NewToken, Scope, Token};
+
+use super::callers::{Caller, FreshToken, split_bearer};
+use super::commands::millis;
+use super::core::Service;
+use super::error::ServiceError;
+use super::validate;
+
+impl Service {
+    /// Makes a token; answers its row and the whole text, which nobody can show again.
+    ///
+    /// # Errors
+    /// When the caller may not, or the name is no name.
+    pub async fn token_new(
+        &self,
+        caller: &Caller,
+        name: &str,
+        scope: Scope,
+        ttl: Option<Duration>,
+    ) -> Result<(Token, String), ServiceError> {
+        self.tokens_admin(caller, "token.create", name).await?;
+        if self.draining() {
+            return Err(ServiceError::Draining);
+        }
+        validate::token_name(name)?;
+        if ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Err(ServiceError::invalid("ttl", "a token that is never valid"));
+        }
+        self.make_token(name, scope, ttl, &caller.actor).await
+    }
+
+    /// Makes a token without asking who wants it: the first one, at the first start.
+    ///
+    /// # Errors
+    /// When the store cannot record it.
+    pub(crate) async fn make_token(
+        &self,
+        name: &str,
+        scope: Scope,
+        ttl: Option<Duration>,
+        actor: &Actor,
+    ) -> Result<(Token, String), ServiceError> {
+        let fresh = FreshToken::draw();
+        let now = self.now();
+        let expires = ttl.map(|ttl| now.saturating_add(millis(ttl)));
+        let wanted = NewToken { id: fresh.id, hash: fresh.hash, name: name.to_owned(), scope, expires_at: expires };
+        let token = self.store().token_create(wanted, actor, now).await?;
+        Ok((token, fresh.text))
+    }
+
+    /// Lists tokens, revoked ones included.
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub async fn tokens(&self, caller: &Caller) -> Result<Vec<Token>, ServiceError> {
+        self.tokens_admin(caller, "token.list", "").await?;
+        Ok(self.store().tokens().await?)
+    }
+
+    /// Revokes a token: it stops to work within two seconds everywhere and at once here.
+    ///
+    /// # Errors
+    /// When there is no such token, or the caller may not.
+    pub async fn token_revoke(&self, caller: &Caller, id: &str) -> Result<(), ServiceError> {
+        self.tokens_admin(caller, "token.revoke", id).await?;
+        self.store().token_revoke(id, &caller.actor, self.now()).await?;
+        self.tokens_kept().forget(id);
+        Ok(())
+    }
+
+    /// Tells whether the store ever heard of the token with this text, revoked or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn token_is_known(&self, text: &str) -> Result<bool, ServiceError> {
+        match split_bearer(text) {
+            Some((id, _)) => Ok(self.store().token_by_id(id).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    async fn tokens_admin(&self, caller: &Caller, action: &str, object: &str) -> Result<(), ServiceError> {
+        let checked = caller.may(Scope::Admin);
+        if let Err(refusal) = &checked {
+            self.note_refusal(caller, action, &format!("token:{object}"), refusal).await;
+        }
+        checked
+    }
+}

@@ -1,0 +1,179 @@
+//! Commands as operators see them: one, many, how many, and the wish to stop one.
+
+use std::time::Duration;
+
+use common::id::{CommandId, Name, Uid};
+use common::model::Phase;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+
+use super::codes::{int, json, limit as sql_limit, phase_code, phase_of, uint};
+use super::database::Database;
+use super::moves::{self, Standing};
+use super::rows::{self, COLUMNS, TABLES};
+use super::writer::Tx;
+use super::{audit, events};
+use crate::error::StoreError;
+use crate::types::{Actor, Cancel, CancelAnswer, Command, CommandFilter, Evidence, Millis, PhaseCounts};
+
+impl Database {
+    /// Finds a command.
+    pub(crate) async fn command(&self, id: CommandId) -> Result<Option<Command>, StoreError> {
+        self.read(move |connection| find(connection, "c.id", Value::Integer(int(id.0, "id")?))).await
+    }
+
+    /// Finds a command by uid.
+    pub(crate) async fn command_by_uid(&self, uid: &Uid) -> Result<Option<Command>, StoreError> {
+        let uid = *uid;
+        self.read(move |connection| find(connection, "c.uid", Value::Blob(uid.0.to_vec()))).await
+    }
+
+    /// Lists commands, newest first.
+    pub(crate) async fn commands(&self, filter: CommandFilter) -> Result<Vec<Command>, StoreError> {
+        self.read(move |connection| list(connection, &filter)).await
+    }
+
+    /// Counts the commands of every phase.
+    pub(crate) async fn phase_counts(&self) -> Result<PhaseCounts, StoreError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT phase, count(*) FROM commands GROUP BY phase ORDER BY phase")?;
+            let mut rows = statement.query([])?;
+            let mut counts = Vec::new();
+            while let Some(row) = rows.next()? {
+                counts.push((phase_of(row.get(0)?)?, uint(row.get(1)?)));
+            }
+            Ok(counts)
+        })
+        .await
+    }
+
+    /// Stops a command, or records the wish.
+    pub(crate) async fn cancel(
+        &self,
+        id: CommandId,
+        wish: Cancel,
+        actor: &Actor,
+        now: Millis,
+    ) -> Result<CancelAnswer, StoreError> {
+        let actor = actor.clone();
+        self.write(move |tx| {
+            let standing = moves::by_id(tx.connection(), id)?.ok_or_else(|| StoreError::not_found("command", id))?;
+            cancel(tx, standing, wish, &actor, now)
+        })
+        .await
+    }
+
+    /// Lists late reports.
+    pub(crate) async fn evidence(&self, id: CommandId) -> Result<Vec<Evidence>, StoreError> {
+        self.read(move |connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT at, body FROM evidence WHERE command = ?1 ORDER BY id")?;
+            let rows = statement.query_map([int(id.0, "id")?], |row| {
+                Ok(Evidence { command: id, at: uint(row.get(0)?), body: row.get(1)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}
+
+fn find(connection: &Connection, column: &str, key: Value) -> Result<Option<Command>, StoreError> {
+    let found = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE {column} = ?1"))?
+        .query_row([key], |row| Ok(rows::read(row)))
+        .optional()?
+        .transpose()?;
+    found.map(|found| found.complete(connection)).transpose()
+}
+
+/// Lists by the bearers that a name ever had, one index walk for each, so that a long history is never sorted.
+fn list(connection: &Connection, filter: &CommandFilter) -> Result<Vec<Command>, StoreError> {
+    let Some(agent) = &filter.agent else { return page(connection, filter, None) };
+    let mut commands = Vec::new();
+    for generation in generations(connection, agent)? {
+        commands.extend(page(connection, filter, Some(generation))?);
+    }
+    commands.sort_by_key(|command| std::cmp::Reverse(command.id));
+    commands.truncate(filter.limit);
+    Ok(commands)
+}
+
+fn generations(connection: &Connection, name: &Name) -> Result<Vec<i64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT generation FROM agents WHERE name = ?1")?;
+    let rows = statement.query_map([name.as_str()], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn page(connection: &Connection, filter: &CommandFilter, agent: Option<i64>) -> Result<Vec<Command>, StoreError> {
+    let mut conditions = String::from("1");
+    let mut values = Vec::new();
+    let mut add = |condition: &str, value: Value| {
+        values.push(value);
+        conditions.push_str(&format!(" AND {condition} ?{}", values.len()));
+    };
+    if let Some(agent) = agent {
+        add("c.agent =", Value::Integer(agent));
+    }
+    if let Some(job) = filter.job {
+        add("c.job =", Value::Integer(int(job.0, "job")?));
+    }
+    if let Some(before) = filter.before {
+        add("c.id <", Value::Integer(int(before.0, "cursor")?));
+    }
+    if let Some(operation) = &filter.operation {
+        add("c.operation =", Value::Text(operation.clone()));
+    }
+    if !filter.phases.is_empty() {
+        // A set of bits, so that every choice of phases is the same statement.
+        let set = filter.phases.iter().fold(0, |set, phase| set | 1_i64 << phase_code(*phase));
+        add("0 <> (1 << c.phase) &", Value::Integer(set));
+    }
+    values.push(Value::Integer(sql_limit(filter.limit)));
+    let limit = values.len();
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {TABLES} WHERE {conditions} ORDER BY c.id DESC LIMIT ?{limit}"
+    ))?;
+    let mut found = Vec::new();
+    let mut all = statement.query(params_from_iter(values))?;
+    while let Some(row) = all.next()? {
+        found.push(rows::read(row)?);
+    }
+    found.into_iter().map(|found| found.complete(connection)).collect()
+}
+
+fn cancel(
+    tx: &Tx<'_>,
+    mut standing: Standing,
+    wish: Cancel,
+    actor: &Actor,
+    now: Millis,
+) -> Result<CancelAnswer, StoreError> {
+    if standing.phase.is_final() {
+        return Ok(CancelAnswer::AlreadyFinal(standing.phase));
+    }
+    // The first wish stands; a later one can only make it more urgent.
+    let (wish, again) = match standing.cancel.take() {
+        Some(first) if more_urgent(wish.grace, first.grace) => (Cancel { grace: wish.grace, ..first }, true),
+        Some(_) => return Ok(CancelAnswer::Pending { phase: standing.phase, again: true }),
+        None => (wish, false),
+    };
+    // Also kept for a command that ends here: should its agent know it after all, it is told to stop.
+    tx.prepare("UPDATE commands SET cancel = ?2, cancel_epoch = 0, cancel_sent_at = 0 WHERE id = ?1")?
+        .execute(params![int(standing.id.0, "id")?, json(&wish)?])?;
+    let details = serde_json::json!({ "phase": standing.phase, "reason": wish.reason }).to_string();
+    audit::done(tx, actor, "command.cancel", &standing.id.to_string(), &details, now)?;
+    if standing.phase == Phase::Queued {
+        moves::cancel_queued(tx, &mut standing, &wish.by, wish.reason.as_deref(), now)?;
+        return Ok(CancelAnswer::Done);
+    }
+    let subject = events::Subject { agent: Some(standing.agent_name.as_str()), command: Some(standing.id) };
+    events::add(tx, now, "command.cancel_pending", subject, &details)?;
+    Ok(CancelAnswer::Pending { phase: standing.phase, again })
+}
+
+/// A named grace that is shorter than the one before, or than the agent's default.
+fn more_urgent(new: Option<Duration>, old: Option<Duration>) -> bool {
+    let default = common::limits::DEFAULT_GRACE;
+    new.is_some_and(|new| new < old.unwrap_or(default))
+}

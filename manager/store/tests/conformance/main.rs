@@ -1,0 +1,135 @@
+//! What every back end of the store must do. The suite is a list of functions that take a [`world::Home`]; a second back
+//! end runs the same list with another way to open.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "the runtime of a test ends with its tasks")]
+
+mod world;
+
+mod agents;
+mod cancel;
+mod crash;
+mod dispatch;
+mod history;
+mod output;
+mod reconcile;
+mod restored;
+mod results;
+mod submit;
+mod tokens;
+
+/// Makes one test for each function of the list, each with a store of its own.
+macro_rules! suite {
+    ($($module:ident :: { $($name:ident),* $(,)? })*) => {$(
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let home = crate::world::Home::new().await;
+                    crate::$module::$name(&home).await;
+                    home.store.close().await;
+                }
+            )*
+        }
+    )*};
+}
+
+mod sqlite {
+    suite! {
+        agents::{
+            a_name_is_made_once_and_found_again,
+            lists_go_by_name_and_go_on_behind_a_cursor,
+            removal_frees_the_name_and_ends_what_was_open,
+            quarantine_lasts_until_it_is_lifted,
+            sessions_count_up_and_only_the_newest_ends,
+            another_generation_is_fenced,
+            sessions_that_a_crash_left_open_are_ended,
+        }
+        submit::{
+            a_command_is_there_with_everything_that_was_asked_for,
+            a_job_makes_one_command_for_each_agent_and_names_repeat_harmlessly,
+            an_unknown_agent_refuses_the_whole_submit,
+            a_key_makes_repeats_the_same_and_other_requests_refused,
+            a_key_belongs_to_its_caller_and_lasts_a_day,
+            thousands_of_submits_at_once_are_all_there_once,
+            lists_filter_and_go_on_behind_a_cursor,
+            a_watch_and_the_events_wake_after_the_commit,
+        }
+        dispatch::{
+            due_records_the_first_send_before_it_answers,
+            what_is_not_answered_is_sent_again_after_a_while,
+            nothing_new_goes_to_a_drained_agent,
+            nothing_expired_is_sent,
+            answers_move_the_command_once,
+            a_deferred_command_waits_for_its_time,
+            a_refused_command_is_over,
+            progress_moves_forward_only,
+            others_cannot_speak_of_a_command,
+            due_agents_names_exactly_who_has_something,
+            queued_commands_expire_and_sent_ones_do_not,
+            agents_that_never_come_back_are_given_up,
+            two_that_ask_at_once_share_what_is_due,
+        }
+        cancel::{
+            a_queued_command_never_runs,
+            a_sent_command_is_wished_away_and_never_sent_again,
+            every_phase_answers_a_cancel_as_the_table_says,
+            a_second_wish_only_makes_it_more_urgent,
+            a_cancel_and_a_send_at_once_never_both_win,
+        }
+        results::{
+            an_end_is_taken_once_and_repeats_change_nothing,
+            an_end_before_any_other_news_is_taken,
+            a_late_end_is_evidence_and_the_phase_stays,
+            the_answer_and_the_result_of_an_expired_command_are_one_end,
+            ready_means_the_end_and_every_byte,
+            lower_bounds_let_longer_bytes_stand,
+            absurd_numbers_are_refused,
+        }
+        output::{
+            bytes_come_back_from_every_offset,
+            repeats_and_overlaps_are_ignored,
+            a_hole_is_refused_and_nothing_of_the_call_stands,
+            gaps_are_kept_and_read_as_gaps,
+            many_short_writes_make_few_rows,
+            streams_do_not_mix,
+            a_lost_end_reads_as_a_gap,
+            followers_see_every_byte_while_it_is_written,
+        }
+        reconcile::{
+            every_pair_of_knowledge_has_its_verdict,
+            what_is_not_listed_is_settled_by_its_journal,
+            an_inventory_with_nothing_missing_changes_nothing,
+            an_acked_result_may_be_forgotten_and_bytes_that_are_gone_are_a_gap,
+            offsets_tell_where_to_go_on,
+        }
+        restored::{
+            an_agent_that_heard_more_shows_that_the_store_is_a_copy,
+            a_new_life_jumps_ahead_and_holds_what_was_queued,
+            a_held_command_is_released_once,
+            an_import_keeps_a_free_id_and_overwrites_nothing,
+            an_import_cannot_move_the_counter,
+            absurd_positions_are_refused,
+            a_backup_opens_as_a_store,
+            revocations_outlive_a_restored_backup,
+        }
+        history::{
+            the_audit_holds_and_every_change_is_in_it,
+            a_changed_row_is_found,
+            a_missing_row_is_found_also_at_the_end,
+            events_are_numbered_without_holes_and_filtered,
+            old_history_goes_and_the_rest_still_holds,
+            the_position_grows_with_changes_only,
+        }
+        tokens::{
+            a_token_lives_from_creation_to_revocation,
+            uses_are_written_in_the_end,
+        }
+        crash::{
+            everything_survives_a_reopening,
+            what_was_answered_survives_a_kill,
+            a_changed_schema_is_refused,
+            bytes_of_ids_that_were_never_given_out_are_forgotten,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Who is let in, who is thrown out, and what a session may say.
+
+use common::id::Generation;
+use common::wire::bye::Code;
+use common::wire::frame::Body;
+use common::wire::{self, nak};
+use store::types::Scope;
+
+use crate::house::{House, wait_for};
+
+#[tokio::test]
+async fn strangers_with_a_certificate_learn_a_code_and_no_more() {
+    let house = House::build().await;
+    let known = house.agent("web1").await;
+    let unknown = house.identity("web9", Generation(1));
+    let older = house.identity("web1", Generation(known.generation.0 + 7));
+    for identity in [&unknown, &older] {
+        let mut peer = house.dial(identity, 1);
+        peer.hello(&house.hello(identity, 1)).await;
+        assert_eq!(peer.bye().await.0, Code::AuthFailed);
+    }
+    let mut liar = house.dial(&known, 2);
+    liar.hello(&house.hello(&unknown, 1)).await;
+    assert_eq!(liar.bye().await.0, Code::AuthFailed);
+    assert_eq!(house.registry.count(), 0);
+}
+
+#[tokio::test]
+async fn a_reconnect_of_the_same_life_supersedes_the_older_session() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut old = house.connect(&identity, 1).await;
+    let mut new = house.connect(&identity, 1).await;
+    assert_eq!(old.bye().await.0, Code::Superseded);
+    let id = house.submit("web1").await;
+    let (_, command) = new.command().await;
+    assert_eq!(command.id, id.0);
+    assert_eq!(house.registry.count(), 1);
+}
+
+#[tokio::test]
+async fn a_cloned_pair_is_quarantined_until_an_operator_accepts() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut first = house.connect(&identity, 1).await;
+    let mut clone = house.dial(&identity, 2);
+    clone.hello(&house.hello(&identity, 2)).await;
+    let frame = first.next().await.expect("a ping");
+    assert!(matches!(frame.body, Some(Body::Ping(_))));
+    first.reply(frame.seq, Body::Pong(wire::Pong::default())).await;
+    assert_eq!(clone.bye().await.0, Code::Banned);
+    assert_eq!(first.bye().await.0, Code::Banned);
+    let row = house.service.agent(&house.admin, &identity.name).await.unwrap().agent;
+    let reason = row.quarantined.expect("a reason");
+    assert!(reason.contains("10.0.0.1:1001") && reason.contains("10.0.0.1:2"), "{reason}");
+    let mut again = house.dial(&identity, 3);
+    again.hello(&house.hello(&identity, 1)).await;
+    assert_eq!(again.bye().await.0, Code::Banned);
+    house.service.accept_agent(&house.admin, &identity.name).await.unwrap();
+    house.connect(&identity, 1).await;
+}
+
+#[tokio::test]
+async fn a_rival_that_does_not_answer_is_superseded() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut dead = house.connect(&identity, 1).await;
+    let mut new = house.dial(&identity, 2);
+    new.hello(&house.hello(&identity, 2)).await;
+    // A frame that was under way before is no proof of life.
+    dead.send(Body::Pong(wire::Pong::default())).await;
+    new.welcome().await;
+    assert_eq!(dead.bye().await.0, Code::Superseded);
+    let row = house.service.agent(&house.admin, &identity.name).await.unwrap();
+    assert_eq!(row.agent.quarantined, None);
+}
+
+#[tokio::test]
+async fn removing_an_agent_cuts_its_session() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    house.service.remove_agent(&house.admin, &identity.name).await.unwrap();
+    assert_eq!(peer.bye().await.0, Code::Banned);
+    let renewed = house.agent("web1").await;
+    assert!(renewed.generation > identity.generation, "generations are never used twice");
+}
+
+#[tokio::test]
+async fn a_frame_in_the_wrong_phase_ends_the_session() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut early = house.dial(&identity, 1);
+    early.send(Body::Inventory(wire::Inventory::default())).await;
+    assert_eq!(early.bye().await.0, Code::ProtocolError);
+    let hello = house.hello(&identity, 1);
+    let mut twice = house.connect(&identity, 1).await;
+    twice.hello(&hello).await;
+    assert_eq!(twice.bye().await.0, Code::ProtocolError);
+    let mut wrong_side = house.connect(&identity, 1).await;
+    wrong_side.send(Body::ResultAck(wire::ResultAck::default())).await;
+    assert_eq!(wrong_side.bye().await.0, Code::ProtocolError);
+    let mut again = house.connect(&identity, 1).await;
+    let item = wire::InventoryItem { uid: vec![1; 16].into(), phase: 1, ..Default::default() };
+    again.send(Body::Inventory(wire::Inventory { items: vec![item], last: true })).await;
+    assert_eq!(again.bye().await.0, Code::ProtocolError, "an inventory is said once");
+}
+
+#[tokio::test]
+async fn a_result_without_an_outcome_ends_the_session() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    peer.send(Body::CommandResult(wire::CommandResult { uid: vec![1; 16].into(), ..Default::default() })).await;
+    assert_eq!(peer.bye().await.0, Code::ProtocolError);
+}
+
+#[tokio::test]
+async fn an_agent_that_remembers_more_than_the_store_starts_a_new_life() {
+    let house = House::build().await;
+    let (one, two) = (house.agent("web1").await, house.agent("web2").await);
+    let waiting = house.submit("web1").await;
+    let mut bystander = house.connect(&two, 2).await;
+    let before = house.store.identity().incarnation;
+    let mut params = house.hello(&one, 1);
+    params.store_position += 1_000;
+    let mut peer = house.dial(&one, 1);
+    peer.hello(&params).await;
+    let welcome = peer.welcome().await;
+    assert!(welcome.incarnation > before && welcome.store_position.0 > params.store_position);
+    assert_eq!(bystander.bye().await.0, Code::Draining);
+    peer.settle(Vec::new()).await;
+    peer.nothing_waits().await;
+    let view = house.service.command(&house.admin, waiting).await.unwrap();
+    assert_eq!(view.command.waiting.as_deref(), Some("restored"));
+    let later = house.submit("web1").await;
+    assert!(later.0 > waiting.0 + 1_000, "ids of the lost life are never used again");
+    assert_eq!(peer.command().await.1.id, later.0);
+    house.service.release(&house.admin, waiting).await.unwrap();
+    assert_eq!(peer.command().await.1.id, waiting.0);
+}
+
+#[tokio::test]
+async fn an_agent_of_a_later_life_also_starts_a_new_one_but_only_once() {
+    let house = House::build().await;
+    let (one, two) = (house.agent("web1").await, house.agent("web2").await);
+    let before = house.store.identity().incarnation;
+    let mut params = house.hello(&one, 1);
+    params.incarnation += 5;
+    let mut peer = house.dial(&one, 1);
+    peer.hello(&params).await;
+    let first = peer.welcome().await.incarnation;
+    assert!(first > before);
+    let mut bystander = house.connect(&two, 2).await;
+    params.incarnation = u64::MAX;
+    let mut again = house.dial(&one, 1);
+    again.hello(&params).await;
+    assert_eq!(again.welcome().await.incarnation, first);
+    bystander.nothing_waits().await;
+}
+
+#[tokio::test]
+async fn an_unknown_frame_is_refused_by_name_and_the_session_lives() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    peer.raw(&wire::Frame { seq: 77, ..Default::default() }).await;
+    let frame = peer.next().await.expect("an answer");
+    assert!(matches!(frame.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::Unsupported && frame.reply_to == 77));
+    peer.raw(&wire::Frame { seq: 78, may_ignore: true, ..Default::default() }).await;
+    peer.nothing_waits().await;
+}
+
+#[tokio::test]
+async fn a_stopping_manager_says_goodbye_and_takes_nothing_new() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    house.service.drain();
+    house.registry.close_all(&manager::registry::Closing::draining("stop", std::time::Duration::from_secs(1)));
+    assert_eq!(peer.bye().await.0, Code::Draining);
+    let mut late = house.dial(&identity, 1);
+    late.hello(&house.hello(&identity, 1)).await;
+    assert_eq!(late.bye().await.0, Code::Draining);
+    let name = identity.name.clone();
+    let refused = house.service.submit(&house.admin, vec![name], crate::house::request(), None, false, None).await;
+    assert_eq!(refused.unwrap_err().code(), "draining");
+}
+
+#[tokio::test]
+async fn a_revoked_token_stops_to_work() {
+    let house = House::build().await;
+    let (token, text) = house.service.token_new(&house.admin, "ci", Scope::Run, None).await.unwrap();
+    let caller = house.service.authenticate(&text).await.unwrap().expect("a caller");
+    assert_eq!((caller.actor.0.as_str(), caller.scope), ("ci", Scope::Run));
+    let mut wrong = text.clone();
+    wrong.pop();
+    wrong.push(if text.ends_with('0') { '1' } else { '0' });
+    assert_eq!(house.service.authenticate(&wrong).await.unwrap(), None);
+    assert!(house.service.tokens(&caller).await.is_err(), "only an admin sees tokens");
+    house.service.token_revoke(&house.admin, &token.id).await.unwrap();
+    assert_eq!(house.service.authenticate(&text).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_drained_agent_gets_nothing_new_until_it_is_back() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    house.service.set_drained(&house.admin, &identity.name, true).await.unwrap();
+    let id = house.submit("web1").await;
+    wait_for("queued", || async { (house.phase(id).await == "queued").then_some(()) }).await;
+    peer.nothing_waits().await;
+    house.service.set_drained(&house.admin, &identity.name, false).await.unwrap();
+    assert_eq!(peer.command().await.1.id, id.0);
+}
