@@ -1,0 +1,298 @@
+//! The arguments of each client verb.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use common::config::HumanDuration;
+use common::id::Name;
+use common::model::Phase;
+
+use super::values::{self, Argument, Pair, Targets};
+
+/// How a command is started, the same for every verb that starts one.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Start {
+    /// Stop it when it runs longer than this (30s, 5m, 1h 30m)
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub timeout: Option<HumanDuration>,
+    /// Do not start it later than this from now; agents that are away get it until then [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub expires: Option<HumanDuration>,
+    /// Run it as this user
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Bound what it may take: memory=256M, cpu=50%, tasks=64, output=256M
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = values::limit)]
+    pub limits: Vec<Pair>,
+    /// Set a variable of its environment
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = values::pair)]
+    pub env: Vec<Pair>,
+    /// Start it in this folder [default: /]
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<String>,
+    /// Give it this file as standard input; - reads ours
+    #[arg(long, value_name = "FILE")]
+    pub stdin: Option<PathBuf>,
+    /// Say that running it twice does no harm
+    #[arg(long)]
+    pub idempotent: bool,
+    /// Print the ids and do not wait
+    #[arg(short, long)]
+    pub detach: bool,
+}
+
+/// `run`
+#[derive(Debug, Clone, Args)]
+#[command(
+    group = ArgGroup::new("what").required(true).args(["shell", "argv"]),
+    override_usage = "paprika run [OPTIONS] TARGET -- ARGV...\n       paprika run [OPTIONS] TARGET --shell LINE",
+    after_help = "\
+Exit code: the program's own; 128+n when signal n ended it, 124 after --timeout,
+130 when cancelled, 125 when it never ran, its end is not known, or we failed.
+On several agents: 0 when all succeeded, else 1.
+Ctrl-C stops following and leaves the command alone; a second one within two
+seconds cancels it.
+
+Examples:
+  paprika run web1 -- uname -a
+  paprika run web1,web2 --timeout 5m -- apt-get update
+  paprika run db1 --shell 'dmesg | tail' > dmesg.txt
+  paprika run db1 --stdin dump.sql -- psql shop"
+)]
+pub struct RunArgs {
+    /// The agents, between commas
+    #[arg(value_name = "TARGET", value_parser = values::targets)]
+    pub target: Targets,
+    #[command(flatten)]
+    pub start: Start,
+    /// Run this line with /bin/sh -c instead of a program
+    #[arg(long, value_name = "LINE")]
+    pub shell: Option<String>,
+    /// The program and its arguments, exactly as they are
+    #[arg(last = true, value_name = "ARGV")]
+    pub argv: Vec<String>,
+}
+
+/// `op`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  paprika op web1 agent.ping
+  paprika op web1 command.run 'run:=[\"uname\", \"-a\"]'")]
+pub struct OpArgs {
+    /// The agents, between commas
+    #[arg(value_name = "TARGET", value_parser = values::targets)]
+    pub target: Targets,
+    /// The operation, for example agent.ping
+    #[arg(value_name = "OPERATION")]
+    pub operation: String,
+    /// Its arguments: key=value is JSON where it parses as JSON and text otherwise, key:=json must be JSON
+    #[arg(value_name = "KEY=VALUE", value_parser = values::argument)]
+    pub arguments: Vec<Argument>,
+    #[command(flatten)]
+    pub start: Start,
+}
+
+/// Which stream of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamChoice {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// `logs`
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// The command's id
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// Go on until the command has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only this stream; without it stdout and stderr go where they belong
+    #[arg(long, value_enum)]
+    pub stream: Option<StreamChoice>,
+    /// Begin at this byte of the stream
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, requires = "stream")]
+    pub from: u64,
+}
+
+/// `commands`
+#[derive(Debug, Clone, Args)]
+pub struct CommandsArgs {
+    /// Only those of this agent
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    pub agent: Option<Name>,
+    /// Only those in this phase, for example running
+    #[arg(long, value_name = "PHASE", value_parser = values::phase)]
+    pub phase: Option<Phase>,
+    /// Only those of this job
+    #[arg(long, value_name = "ID")]
+    pub job: Option<u64>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: u32,
+}
+
+/// `show`
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// The command's id
+    #[arg(value_name = "ID")]
+    pub id: u64,
+}
+
+/// `cancel`
+#[derive(Debug, Clone, Args)]
+pub struct CancelArgs {
+    /// The commands' ids
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<u64>,
+    /// Why; shown with the command
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long it may take to end by itself before it is killed [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub grace: Option<HumanDuration>,
+}
+
+/// `release`
+#[derive(Debug, Clone, Args)]
+pub struct ReleaseArgs {
+    /// The commands' ids
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<u64>,
+}
+
+/// `agent`
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    #[command(subcommand)]
+    pub verb: AgentVerb,
+}
+
+/// The verbs of `agent`
+#[derive(Debug, Clone, Subcommand)]
+pub enum AgentVerb {
+    /// Show one agent
+    Show(AgentNamed),
+    /// End a quarantine: this agent may connect again
+    Accept(AgentNamed),
+    /// Forget an agent; its certificate is worth nothing afterwards
+    Remove(AgentRemove),
+    /// Start nothing new on it
+    Drain(AgentNamed),
+    /// Start commands on it again
+    Undrain(AgentNamed),
+    /// Issue a certificate and write it with the key and a ready agent.yml
+    Cert(AgentCert),
+}
+
+/// An agent by name
+#[derive(Debug, Clone, Args)]
+pub struct AgentNamed {
+    /// The agent
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    pub name: Name,
+}
+
+/// `agent remove`
+#[derive(Debug, Clone, Args)]
+pub struct AgentRemove {
+    /// The agent
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    pub name: Name,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `agent cert`
+#[derive(Debug, Clone, Args)]
+pub struct AgentCert {
+    /// The agent; it is created when there is none of this name
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    pub name: Name,
+    /// Write cert.pem, key.pem, ca.pem and agent.yml into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace files that are there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `token`
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    pub verb: TokenVerb,
+}
+
+/// The verbs of `token`
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenVerb {
+    /// Make a token; its secret is shown once
+    New(TokenNew),
+    /// List tokens
+    List,
+    /// Make a token worthless
+    Revoke(TokenRevoke),
+}
+
+/// What the bearer of a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenScope {
+    /// Look at everything.
+    Read,
+    /// Also start and stop commands.
+    Run,
+    /// Everything.
+    Admin,
+}
+
+/// `token new`
+#[derive(Debug, Clone, Args)]
+pub struct TokenNew {
+    /// Who or what it is for
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What its bearer may do
+    #[arg(long, value_enum, default_value = "run")]
+    pub scope: TokenScope,
+    /// How long it is good [default: until it is revoked]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub ttl: Option<HumanDuration>,
+}
+
+/// `token revoke`
+#[derive(Debug, Clone, Args)]
+pub struct TokenRevoke {
+    /// The token's id
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// `events`
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begin behind this event
+    #[arg(long, value_name = "ID")]
+    pub after: Option<u64>,
+    /// How many at most, when not following
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: u32,
+}
+
+/// `completions`
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}

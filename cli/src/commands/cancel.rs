@@ -1,0 +1,42 @@
+//! `cancel`: stops commands; each is asked for even when another cannot be.
+
+use std::io::{self, Write as _};
+
+use api::client::Client;
+use api::commands::{CancelAnswer, CancelOutcome, CancelRequest};
+
+use super::ending;
+use crate::args::CancelArgs;
+use crate::error::Failure;
+use crate::output::Printer;
+
+pub(super) async fn run(client: &Client, printer: Printer, args: &CancelArgs) -> Result<u8, Failure> {
+    let request = CancelRequest { reason: args.reason.clone(), grace: args.grace };
+    let mut code = 0;
+    for id in &args.ids {
+        match client.cancel(*id, &request).await {
+            Ok(answer) => printer.element(&answer, sentence)?,
+            Err(error) => {
+                let failure = Failure::from(error);
+                // Nobody is left to tell when stderr is gone too.
+                let _ = io::stderr().lock().write_all(failure.lines().as_bytes());
+                // The first failure gives the code: it is the one that people look at.
+                if code == 0 {
+                    code = failure.kind().exit_code();
+                }
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn sentence(answer: &CancelAnswer) -> String {
+    let command = &answer.command;
+    let what = match answer.answer {
+        CancelOutcome::Cancelled => "cancelled; it never ran".to_owned(),
+        CancelOutcome::CancelPending if command.agent_reachable => "is being stopped".to_owned(),
+        CancelOutcome::CancelPending => "is stopped when its agent is back".to_owned(),
+        CancelOutcome::AlreadyFinal => format!("was over before: {}", ending::sentence(command)),
+    };
+    format!("{}  {}  {}\n", command.id, command.agent, common::escape::text(what))
+}

@@ -1,0 +1,209 @@
+//! Why a verb failed, what to do about it, and the exit code that says so to a script.
+
+use std::error::Error;
+use std::io;
+
+use api::client::ClientError;
+use common::error::Chain;
+use common::escape;
+
+/// The kinds of failure that scripts can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The work was done and failed, or the manager could not do it.
+    Work,
+    /// The request makes no sense as it was written.
+    Usage,
+    /// The caller may not do that.
+    Denied,
+    /// There is no such thing.
+    NotFound,
+    /// No manager answered.
+    Unreachable,
+}
+
+impl Kind {
+    /// The exit code of a verb that failed this way.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Work => 1,
+            Self::Usage => 2,
+            Self::Denied => 3,
+            Self::NotFound => 4,
+            Self::Unreachable => 5,
+        }
+    }
+
+    /// Sorts the status of an answer of the manager.
+    fn of_status(status: u16) -> Self {
+        match status {
+            401 | 403 => Self::Denied,
+            404 => Self::NotFound,
+            400 | 405 | 413 | 415 | 422 => Self::Usage,
+            _ => Self::Work,
+        }
+    }
+}
+
+/// A verb could not do what it should.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    kind: Kind,
+    text: String,
+    hint: Option<String>,
+    #[source]
+    source: Option<Box<dyn Error + Send + Sync>>,
+    is_closed_pipe: bool,
+}
+
+impl Failure {
+    /// Makes one from its kind and a text that fits behind "paprika:".
+    #[must_use]
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), hint: None, source: None, is_closed_pipe: false }
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what caused it.
+    #[must_use]
+    pub fn because(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// stdout took nothing more.
+    #[must_use]
+    pub fn stdout(error: io::Error) -> Self {
+        let is_closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
+        Self { is_closed_pipe, ..Self::new(Kind::Work, "the output cannot be written").because(error) }
+    }
+
+    /// A result could not be turned into the format that was asked for.
+    #[must_use]
+    pub fn unprintable(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(Kind::Work, "the result cannot be printed in this format").because(error)
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Tells whether the reader of our output went away, as `head` does: nothing worth a message.
+    #[must_use]
+    pub fn is_closed_pipe(&self) -> bool {
+        self.is_closed_pipe
+    }
+
+    /// The lines for stderr: what, why, and what to do.
+    #[must_use]
+    pub fn lines(&self) -> String {
+        let mut lines = format!("paprika: {}\n", escape::text(Chain(self).to_string()));
+        if let Some(hint) = &self.hint {
+            lines.push_str(&format!("hint: {}\n", escape::text(hint)));
+        }
+        lines
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let text = Chain(&error).to_string();
+        if let Some(problem) = error.problem() {
+            let failure = Self::new(Kind::of_status(problem.status), text);
+            let hint = match (&problem.hint, problem.status) {
+                (Some(hint), _) => Some(hint.clone()),
+                (None, 401) => Some("the token is missing, wrong, expired or revoked: see PAPRIKA_TOKEN".to_owned()),
+                (None, _) if problem.retryable => Some("the same may succeed a little later".to_owned()),
+                (None, _) => None,
+            };
+            return Self { hint, ..failure };
+        }
+        if !error.is_unreachable() {
+            return Self::new(Kind::Work, text);
+        }
+        let failure = Self::new(Kind::Unreachable, text);
+        match cause_of(&error) {
+            Some(io::ErrorKind::PermissionDenied) => failure
+                .hint("the socket is for root and the manager's own user; others need PAPRIKA_API and PAPRIKA_TOKEN"),
+            Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                failure.hint("is the manager running? Which one is meant is said by PAPRIKA_API or --context")
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// The kind of the first I/O error in a chain of causes.
+fn cause_of(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use api::problem::Problem;
+
+    use super::*;
+
+    fn problem(status: u16) -> ClientError {
+        ClientError::Problem(Box::new(Problem::new(status, "x", "title").detail("detail")))
+    }
+
+    #[test]
+    fn every_answer_of_the_manager_has_its_exit_code() {
+        for (status, code) in [
+            (400, 2),
+            (401, 3),
+            (403, 3),
+            (404, 4),
+            (405, 2),
+            (409, 1),
+            (413, 2),
+            (415, 2),
+            (422, 2),
+            (429, 1),
+            (500, 1),
+            (503, 1),
+        ] {
+            assert_eq!(Failure::from(problem(status)).kind().exit_code(), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_manager_that_is_not_there_is_code_five_with_a_hint() {
+        let failure = Failure::from(ClientError::Unreachable {
+            address: "unix:/x".into(),
+            source: Box::new(io::Error::from(io::ErrorKind::NotFound)),
+        });
+        assert_eq!(failure.kind().exit_code(), 5);
+        assert!(failure.lines().contains("hint: is the manager running?"), "{}", failure.lines());
+        let failure = Failure::from(ClientError::Unreachable {
+            address: "unix:/x".into(),
+            source: Box::new(io::Error::from(io::ErrorKind::PermissionDenied)),
+        });
+        assert!(failure.lines().contains("hint: the socket is for root"), "{}", failure.lines());
+    }
+
+    #[test]
+    fn the_managers_text_cannot_command_the_terminal() {
+        let bad = Problem::new(404, "x", "t").detail("no \x1b[31m agent\n").hint("try\x07");
+        let lines = Failure::from(ClientError::Problem(Box::new(bad))).lines();
+        assert_eq!(lines, "paprika: no \\u{1b}[31m agent\\n\nhint: try\\u{7}\n");
+    }
+}

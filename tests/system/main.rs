@@ -1,0 +1,21 @@
+//! System tests: the one binary as people use it, daemons and all.
+//!
+//! Each test has a house of its own (a folder, free ports, processes it started and ends by their ids) and waits for
+//! things to become true, never for time to pass.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod cancel;
+mod cli;
+mod crash;
+mod curl;
+mod dev;
+mod disk_full;
+mod house;
+mod misuse;
+mod output;
+mod python_agent;
+mod restore;
+mod rivals;
+mod run;
+mod tidy;

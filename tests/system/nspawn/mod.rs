@@ -1,0 +1,16 @@
+//! The units, started for real: a small Debian with systemd as its first process, on which the agent is killed,
+//! restarted and replaced while a command runs. The command must not notice.
+//!
+//! ```text
+//! survival.rs       what happens and what must hold
+//! ground.rs         whether this machine can do it; prepare-tree.sh makes the tree once, below the target folder
+//! guest.rs          boots it with everything written to memory only, runs lines in it, ends it
+//! install.sh        installs Paprika in the guest, as docs/install.md says
+//! ```
+//! A machine that cannot do this (not root, no debootstrap, no mirror) says so: a `NOT RUN:` line in the output and
+//! in `tmp/not-run/` below the target folder, which `scripts/test` prints in its summary.
+
+mod survival;
+
+mod ground;
+mod guest;
