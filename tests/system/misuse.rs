@@ -231,7 +231,9 @@ async fn a_result_or_output_for_somebody_elses_command_changes_nothing() -> anyh
             .context(name)?;
         ensure!(code == nak::Code::NotMine, "{name}: {code:?}");
     }
-    // In its inventory it is no better.
+    // In the inventory of another session it is no better.
+    drop(peer);
+    let (mut peer, _) = thief.greet().await?;
     let item = wire::InventoryItem { uid: uid.clone(), id, phase: wire::CommandPhase::Running.into(), ..Default::default() };
     peer.list(vec![item]).await?;
     peer.settle().await?;
@@ -506,7 +508,7 @@ async fn broken_http_is_answered_or_closed_and_hurts_nobody() -> anyhow::Result<
         b"POST /commands HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /commands HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
         b"POST /commands HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\xff\xff",
+        b"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n",
         b"\x00\x01\x02\x03\x04\r\n\r\n",
         flood.as_bytes(),
         line.as_bytes(),
@@ -519,6 +521,14 @@ async fn broken_http_is_answered_or_closed_and_hurts_nobody() -> anyhow::Result<
         ensure!(answer.status != 500, "{start:?}: {answer:?}");
     }
     ensure!(house.client().status().await.is_ok());
+    house.close().await
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_asks_nothing_is_closed() -> anyhow::Result<()> {
+    let house = house().await?;
+    // The preface and empty settings: a proper connection on which no request ever comes.
+    web::send(&house, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
     house.close().await
 }
 

@@ -11,7 +11,7 @@ use api::commands::OutputCursor;
 use common::model::{Phase, StreamName};
 use common::shutdown::Tasks;
 use testkit::proxy::Proxy;
-use testkit::{House, HouseOptions, wait_for};
+use testkit::{House, HouseOptions, soon, wait_for};
 use tokio::sync::{mpsc, oneshot};
 
 const MIB: u64 = 1024 * 1024;
@@ -138,8 +138,13 @@ async fn a_link_that_is_cut_again_and_again_loses_no_byte() -> anyhow::Result<()
     let proxy = house.proxy()?;
     let id = house.shell("web1", &format!("cat '{}'", path.display())).await?.id;
     for bytes in [10_000, 200_000, 700_000] {
+        let before = house.client().agent(&"web1".parse()?).await?.address;
         proxy.cut_after(bytes);
-        house.connected("web1").await?;
+        soon("another session", async || {
+            let agent = house.client().agent(&"web1".parse()?).await?;
+            Ok((agent.connected && agent.address != before).then_some(()))
+        })
+        .await?;
     }
     let command = house.finished_within(id, Duration::from_secs(90)).await?;
     ensure!(command.phase == Phase::Succeeded, "{command:?}");

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use common::config::HumanDuration;
 use common::id::Uid;
 use common::model::{Phase, StreamName};
-use common::wire::InventoryItem;
+use common::wire::{self, InventoryItem};
 use testkit::effects::Effects;
 use testkit::{House, HouseOptions, soon, web};
 use tokio::time::Instant;
@@ -150,7 +150,7 @@ async fn an_agent_that_heard_more_than_the_store_knows_makes_it_a_new_one() -> a
     script.hello.store_position = first.store_position + 1_000_000;
     let (mut peer, second) = soon("to be served after the new beginning", async || Ok(Some(script.greet().await?))).await?;
     ensure!(second.incarnation > first.incarnation && second.store_position >= first.store_position);
-    let result = InventoryItem { uid: Uid::random().to_wire(), id: 7, tombstone: true, ..Default::default() };
+    let result = InventoryItem { uid: Uid::random().to_wire(), id: 7, phase: wire::CommandPhase::Ended.into(), tombstone: true, ..Default::default() };
     peer.list(vec![result]).await?;
     let command = house.client().command(held).await?;
     ensure!(command.waiting.as_deref() == Some("restored"), "{command:?}");

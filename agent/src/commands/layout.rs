@@ -228,7 +228,10 @@ fn take_lock(path: &Path) -> Result<File, StateDirError> {
     let file = path.join("lock");
     let lock =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file).context("open", &file)?;
-    #[expect(clippy::disallowed_methods, reason = "at start, before there is a runtime; flock has no wait with a deadline")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "at start, before there is a runtime; flock has no wait with a deadline"
+    )]
     for attempt in 1.. {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,

@@ -226,6 +226,14 @@ impl RecordLock {
     }
 }
 
+impl Drop for RecordLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread just forked has a copy until it execs, and the shim that
+        // is started next would find the lock taken.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 impl Start {
     /// Names what is about to be let go.
     #[must_use]

@@ -255,6 +255,8 @@ pub(crate) fn oom(path: &Path) -> bool {
 fn make(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Somebody tidied up an empty base under us.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(path),
         other => other,
     }
 }

@@ -74,7 +74,10 @@ pub(crate) fn cgroup(pid: i32) -> Option<String> {
 
 /// Kills what a command without a cgroup left behind when its shim is gone: its main process, that one's session, and whatever carries its uid
 /// in the environment. Answers how many still live at the deadline.
-#[expect(clippy::disallowed_methods, reason = "in the blocking pool, after a kill, of processes that are not our children")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in the blocking pool, after a kill, of processes that are not our children"
+)]
 pub(crate) fn kill_leftovers(uid: Uid, main: Option<i32>, within: Duration) -> usize {
     let deadline = Instant::now() + within;
     let mark = format!("{UID_VARIABLE}={uid}").into_bytes();

@@ -266,10 +266,8 @@ unsafe fn keep_only(door: RawFd, tell: RawFd) -> (RawFd, RawFd) {
     // SAFETY: plain calls on descriptors of this process.
     unsafe {
         // Out of the way first: either may have the other's new number.
-        let (far_door, far_tell) = (
-            libc::fcntl(door, libc::F_DUPFD_CLOEXEC, TELL + 1),
-            libc::fcntl(tell, libc::F_DUPFD_CLOEXEC, TELL + 1),
-        );
+        let (far_door, far_tell) =
+            (libc::fcntl(door, libc::F_DUPFD_CLOEXEC, TELL + 1), libc::fcntl(tell, libc::F_DUPFD_CLOEXEC, TELL + 1));
         if far_door < 0 || far_tell < 0 {
             give_up(tell, Step::Setup);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::error::Chain;
 use common::handshake::{Hello, Refusal, WelcomeParams};
-use common::id::{Epoch, Incarnation, Name, StorePosition};
+use common::id::{Epoch, Name};
 use common::limits;
 use common::liveness::interval_for;
 use common::wire::bye::Code;
@@ -125,12 +125,12 @@ impl Service {
 
     /// Finds out from what an agent remembers that this store was restored from an older copy.
     async fn notice_restore(&self, hello: &Hello) -> Result<(), Refusal> {
-        if !self.behind(hello.incarnation, hello.store_position) {
+        if !self.behind(hello).await? {
             return Ok(());
         }
         // One at a time: thousands of agents may remember the same thing at once.
         let mut restored = self.restored().lock().await;
-        if !self.behind(hello.incarnation, hello.store_position) {
+        if !self.behind(hello).await? {
             return Ok(());
         }
         let heard = hello.store_position;
@@ -150,9 +150,11 @@ impl Service {
         Ok(())
     }
 
-    fn behind(&self, incarnation: Incarnation, heard: StorePosition) -> bool {
-        let (ours, position) = (self.store().identity().incarnation, self.store().position().position);
-        incarnation > ours || (incarnation == ours && heard > position)
+    async fn behind(&self, hello: &Hello) -> Result<bool, Refusal> {
+        self.store()
+            .is_behind(hello.generation, hello.incarnation, hello.store_position)
+            .await
+            .map_err(|error| refusal(&error))
     }
 
     /// Meets whoever has the name now. Answers the epoch that the newcomer may take the place of.

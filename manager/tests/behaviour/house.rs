@@ -87,14 +87,14 @@ impl House {
     }
 
     pub fn hello(&self, identity: &Identity, journal: u8) -> HelloParams {
-        let position = self.store.position().position.0;
         HelloParams {
             name: identity.name.clone(),
             cluster: identity.cluster.clone(),
             boot_id: BOOT.to_owned(),
             journal: Uid([journal; 16]),
             incarnation: self.store.identity().incarnation.0,
-            store_position: position,
+            // What an agent can have heard before its first session with this manager.
+            store_position: 0,
             cores: 2,
             memory_bytes: 1 << 30,
             labels: BTreeMap::new(),
