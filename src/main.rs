@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use cli::process::{PARENT_VARIABLE, end_with_parent};
 
-/// Run commands on Linux hosts, follow them live, and keep hosts in the wanted state
+/// Run commands on Linux hosts, follow them live, and know how each of them ended
 #[derive(Debug, Parser)]
 #[command(
     name = "paprika",

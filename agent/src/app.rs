@@ -155,7 +155,7 @@ fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
         },
         base,
         agent: identity.name.clone(),
-        tombstones: Mutex::new(tombstones),
+        tombstones,
         files,
         state,
     };

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use common::id::Name;
-use common::limits::{MAX_LABEL_BYTES, MAX_LABELS};
+use common::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES};
 use common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,9 @@ impl AgentConfig {
         }
         if self.labels.len() > MAX_LABELS {
             say("labels", format!("at most {MAX_LABELS} are sent"));
+        }
+        if self.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_LABELS_BYTES {
+            say("labels", format!("all together have at most {MAX_LABELS_BYTES} bytes"));
         }
         for (key, value) in &self.labels {
             if key.len() > MAX_LABEL_BYTES || value.len() > MAX_LABEL_BYTES {

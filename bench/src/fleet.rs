@@ -131,7 +131,7 @@ impl Drop for Open<'_> {
 }
 
 impl Emulated {
-    /// Connects for ever, with the backoff of a real agent.
+    /// Connects for ever, with the backoff of a real agent that was up for long.
     async fn live(&self) {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
         loop {
@@ -139,6 +139,7 @@ impl Emulated {
             if self.session().await.is_err() {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
             }
+            // A real session must have lived for a minute; here none lives that long, and it stands for one that did.
             if start.elapsed() > Duration::from_secs(5) {
                 backoff.reset();
             }

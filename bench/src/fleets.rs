@@ -91,6 +91,7 @@ async fn enrol(house: &House, size: usize) -> anyhow::Result<(Vec<Member>, Name)
     let first = client.agent_certificate(&name("emulated-0")?).await?;
     let cluster = first.cluster.clone();
     let mut members = vec![Member { name: first.name, chain_pem: first.chain_pem, key_pem: first.key_pem }];
+    // Room for every member: they are taken out when all are made.
     let (done, mut made) = tokio::sync::mpsc::channel(size);
     let mut running = Vec::new();
     for part in 0..8 {

@@ -19,6 +19,7 @@ pub async fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
     let agent = *agents.first().context("an agent")?;
     let manager = house.manager_pid();
     let watch = Duration::from_secs(if quick { 10 } else { 60 });
+    // What the start left to do is over by then.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let used = |pid| cpu_time(pid).context("the processor time of a process");
     let (manager_before, agent_before) = (used(manager)?, used(agent)?);

@@ -1,5 +1,5 @@
-//! The benchmarks behind `docs/performance.md`: every figure that DESIGN.md section 9 names for the command path, printed as
-//! a table beside what the same run measured of the machine itself.
+//! The benchmarks behind `docs/performance.md`: every figure of the command path that has a goal, printed as a table
+//! beside what the same run measured of the machine itself.
 //!
 //! It starts whole houses (`paprika dev`) as processes of their own and talks to them as any client does. It asserts
 //! nothing: figures are read by people, tests hold the bounds.

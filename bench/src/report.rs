@@ -9,7 +9,7 @@ pub struct Figure {
     pub what: String,
     /// The measured value with its unit.
     pub value: String,
-    /// What DESIGN asks for; empty when it asks for nothing.
+    /// What it should be; empty when it only informs.
     pub goal: &'static str,
     /// Whether the goal is met; `None` without a goal.
     pub met: Option<bool>,

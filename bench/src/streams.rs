@@ -81,6 +81,7 @@ async fn line_delays(client: &Client, agent: &Name, lines: usize) -> anyhow::Res
     while let Some(event) = follower.next().await? {
         match event {
             OutputEvent::Bytes { bytes, .. } => {
+                // The clock says whole milliseconds: rounded up, so that no delay looks shorter than it was.
                 let now = u128::from(unix_ms()) * 1_000_000 + 999_999;
                 for line in std::str::from_utf8(&bytes)?.lines() {
                     let written: u128 = line.parse().context("a line is no time")?;

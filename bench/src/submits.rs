@@ -50,12 +50,13 @@ async fn store_submits(folder: &std::path::Path, count: usize) -> anyhow::Result
     let (agent, actor) = (name("away")?, Actor("bench".into()));
     store.ensure_agent(&agent, &actor, 1).await?;
     let callers = 64;
+    let each = count / callers;
     let start = Instant::now();
     let mut running = Vec::new();
     for _ in 0..callers {
         let (store, agent, actor) = (store.clone(), agent.clone(), actor.clone());
         running.push(async move {
-            for _ in 0..count / callers {
+            for _ in 0..each {
                 let request = Request {
                     operation: "command.run".into(),
                     args: r#"{"run":["true"]}"#.into(),
@@ -83,7 +84,7 @@ async fn store_submits(folder: &std::path::Path, count: usize) -> anyhow::Result
         });
     }
     join_all(running).await?;
-    let rate = count as f64 / start.elapsed().as_secs_f64();
+    let rate = (callers * each) as f64 / start.elapsed().as_secs_f64();
     store.close().await;
     Ok(rate)
 }

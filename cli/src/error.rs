@@ -1,7 +1,7 @@
 //! Why a verb failed, what to do about it, and the exit code that says so to a script.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write as _};
 
 use api::client::ClientError;
 use common::error::Chain;
@@ -102,6 +102,12 @@ impl Failure {
     #[must_use]
     pub fn is_closed_pipe(&self) -> bool {
         self.is_closed_pipe
+    }
+
+    /// Prints the lines on stderr.
+    pub fn tell(&self) {
+        // Nobody is left to tell when stderr is gone too.
+        let _ = io::stderr().lock().write_all(self.lines().as_bytes());
     }
 
     /// The lines for stderr: what, why, and what to do.

@@ -9,13 +9,13 @@
 //! never exits, never starts a daemon and never links the manager. [`process`] is for `paprika dev`, whose children are
 //! agents.
 
-pub mod args;
-pub mod context;
-pub mod error;
-pub mod output;
 pub mod process;
 
+mod args;
 mod commands;
+mod context;
+mod error;
+mod output;
 
 pub use args::{Client, Globals};
 pub use commands::{Written, execute, write_certificate};

@@ -2,7 +2,7 @@
 //! first byte.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -29,6 +29,16 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_data()?;
     fs::rename(staged, path)?;
     sync_folder(folder)
+}
+
+/// Reads a whole file that must not be larger than `limit`; whatever the name points to, no more is ever read.
+///
+/// # Errors
+/// When it cannot be read, or is larger ([`io::ErrorKind::FileTooLarge`]).
+pub fn read_bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 /// Makes a file that did not exist, readable by its owner alone.
@@ -79,6 +89,20 @@ mod tests {
         assert_eq!(fs::read(&path)?, b"new");
         assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("x");
+        fs::write(&path, b"12345")?;
+        assert_eq!(read_bounded(File::open(&path)?, 5)?, b"12345");
+        for too_small in [0, 4] {
+            let refused = read_bounded(File::open(&path)?, too_small).map_err(|error| error.kind());
+            assert_eq!(refused, Err(io::ErrorKind::FileTooLarge));
+        }
+        assert!(read_bounded(File::open("/dev/zero")?, 1000).is_err());
         Ok(())
     }
 

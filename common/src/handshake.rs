@@ -173,7 +173,9 @@ pub fn read_hello(frame: &Frame, peer: &Identity, cluster: &Name) -> Result<Hell
         )
     })?;
     let short = |text: &String| text.len() <= limits::MAX_LABEL_BYTES;
+    let label_bytes: usize = hello.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
     let bounded = hello.labels.len() <= limits::MAX_LABELS
+        && label_bytes <= limits::MAX_LABELS_BYTES
         && hello.labels.iter().all(|(key, value)| short(key) && short(value))
         && hello.capabilities.len() <= limits::MAX_CAPABILITIES
         && hello.capabilities.iter().all(short)
@@ -402,9 +404,38 @@ mod tests {
         let labels = |count: usize, bytes: usize| {
             judged(|hello| hello.labels = (0..count).map(|n| (format!("k{n}"), "v".repeat(bytes))).collect())
         };
-        assert!(labels(limits::MAX_LABELS, limits::MAX_LABEL_BYTES)?.is_ok());
+        assert!(labels(limits::MAX_LABELS, 64)?.is_ok());
+        assert!(labels(16, limits::MAX_LABEL_BYTES)?.is_ok());
+        assert_eq!(code(labels(33, limits::MAX_LABEL_BYTES)?), Some(Code::ProtocolError), "too many bytes in all");
         assert_eq!(code(labels(limits::MAX_LABELS + 1, 1)?), Some(Code::ProtocolError));
         assert_eq!(code(labels(1, limits::MAX_LABEL_BYTES + 1)?), Some(Code::ProtocolError));
+        Ok(())
+    }
+
+    #[test]
+    fn the_largest_legal_hello_fits_the_first_frame() -> Result<(), IdError> {
+        let long = |text: &str| text.repeat(limits::MAX_LABEL_BYTES / text.len());
+        let labels = (0..limits::MAX_LABELS)
+            .map(|n| (format!("{n:064}"), "v".repeat(limits::MAX_LABELS_BYTES / limits::MAX_LABELS - 64)))
+            .collect();
+        let largest = HelloParams {
+            name: "n".repeat(253).parse()?,
+            cluster: "c".repeat(253).parse()?,
+            boot_id: long("b"),
+            agent_version: long("v"),
+            isolation: long("i"),
+            labels,
+            capabilities: vec!["a-capability-of-tomorrow".to_owned(); limits::MAX_CAPABILITIES],
+            incarnation: u64::MAX,
+            store_position: u64::MAX,
+            cores: u32::MAX,
+            memory_bytes: u64::MAX,
+            ..params()?
+        };
+        let peer = Identity { cluster: largest.cluster.clone(), name: largest.name.clone(), ..identity(Role::Agent)? };
+        let said = frame(hello(&largest));
+        assert!(read_hello(&said, &peer, &largest.cluster).is_ok());
+        assert!(prost::Message::encoded_len(&said) <= limits::MAX_FRAME_BEFORE_HELLO);
         Ok(())
     }
 

@@ -14,9 +14,10 @@ pub const MAX_OUTPUT_PAYLOAD: usize = 32 * 1024;
 /// The length prefix of a frame: one `u32`, big-endian.
 pub const FRAME_HEADER: usize = 4;
 
-/// From accepted socket to `ServerHello`, all steps together.
+/// From accepted socket to `ServerHello`, all steps together: a few round trips of the slowest line, and no longer does
+/// a stranger keep its place.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
-/// One attempt of an agent to reach one address, before TLS.
+/// One attempt of an agent to reach one address, before TLS: a dead address does not hold up the next for minutes.
 pub const DIAL: Duration = Duration::from_secs(10);
 /// How long a frame may take to leave: a peer that stops reading is dead, not slow, after it.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 pub const MAX_UNAUTHENTICATED: usize = 2_000;
 /// The same for one source address: leaves room for a fleet behind one NAT, but one host cannot fill the house.
 pub const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 200;
-/// Log lines about peers without identity in one second; the rest is only counted.
+/// Log lines about peers without identity in one second; the rest is only counted: strangers must not fill a disk.
 pub const STRANGER_LOG_LINES_PER_SECOND: u32 = 5;
 
 /// Shortest heartbeat interval.
@@ -46,13 +47,15 @@ pub const SESSION_CREDIT: u64 = 8 * 1024 * 1024;
 
 /// Items in one page of an inventory: about 100 bytes each, far below [`MAX_FRAME`].
 pub const INVENTORY_PAGE: usize = 1_000;
-/// Labels in a hello and the bytes of one key or value.
+/// Labels in a hello: more than people keep an overview of.
 pub const MAX_LABELS: usize = 64;
-/// Bytes of one label key or value.
+/// Bytes of one label key or value: a long host name fits.
 pub const MAX_LABEL_BYTES: usize = 256;
-/// Bytes of a reason or text that is meant for people.
+/// Bytes of all labels together: a hello with them and the longest names still fits [`MAX_FRAME_BEFORE_HELLO`].
+pub const MAX_LABELS_BYTES: usize = 8 * 1024;
+/// Bytes of a reason or text that is meant for people: a line or two of a terminal.
 pub const MAX_TEXT_BYTES: usize = 256;
-/// Capabilities in a hello.
+/// Capabilities in a hello: one for each operation and optional behaviour, with room.
 pub const MAX_CAPABILITIES: usize = 64;
 
 /// Reconnect: full jitter between zero and a bound that doubles from the first to the second value.
@@ -68,16 +71,16 @@ pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 pub const TOMBSTONE_GRACE: Duration = Duration::from_secs(3600);
 /// Stop ladder: from TERM to kill when nobody says otherwise.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-/// Longest grace a caller may ask for.
+/// Longest grace a caller may ask for: a database that shuts down in order; more is a command that is not stopped.
 pub const MAX_GRACE: Duration = Duration::from_secs(3600);
 /// `CommandCancel.grace_ms` that means "the default".
 pub const GRACE_UNSET: u32 = u32::MAX;
 
 /// Bytes of the arguments of an operation: leaves room for the rest of the command in one frame.
 pub const MAX_ARGS_BYTES: usize = 512 * 1024;
-/// Bytes of standard input given with a command.
+/// Bytes of standard input given with a command: fits into one frame beside the largest arguments and environment.
 pub const MAX_STDIN_BYTES: usize = 256 * 1024;
-/// Variables in the environment of a command.
+/// Variables in the environment of a command: ten times a large one.
 pub const MAX_ENV: usize = 1_000;
-/// Bytes of all names and values of the environment together.
+/// Bytes of all names and values of the environment together: what one frame has left beside arguments and input.
 pub const MAX_ENV_BYTES: usize = 128 * 1024;

@@ -124,17 +124,17 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     /// Queues a frame; answers its sequence number.
     pub fn push(&mut self, lane: Lane, body: Body) -> u64 {
-        self.enqueue(lane, 0, false, body)
+        self.reply(lane, 0, body)
     }
 
     /// Queues the answer to the frame with the number `reply_to`.
     pub fn reply(&mut self, lane: Lane, reply_to: u64, body: Body) -> u64 {
-        self.enqueue(lane, reply_to, false, body)
-    }
-
-    /// Queues a frame that an older peer may skip.
-    pub fn push_ignorable(&mut self, lane: Lane, body: Body) -> u64 {
-        self.enqueue(lane, 0, true, body)
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let frame = Frame { seq, reply_to, may_ignore: false, body: Some(body) };
+        self.queued_bytes += weight(&frame);
+        self.lanes.push(lane, frame);
+        seq
     }
 
     /// Counts the frames that wait in a lane.
@@ -203,15 +203,6 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     pub async fn close(&mut self) -> Result<(), LinkError> {
         self.flush().await?;
         self.io.shutdown().await.map_err(LinkError::Io)
-    }
-
-    fn enqueue(&mut self, lane: Lane, reply_to: u64, may_ignore: bool, body: Body) -> u64 {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        let frame = Frame { seq, reply_to, may_ignore, body: Some(body) };
-        self.queued_bytes += weight(&frame);
-        self.lanes.push(lane, frame);
-        seq
     }
 
     /// Encodes the most urgent frame, or several small ones of the control lane; `false` when nothing waits.
@@ -285,8 +276,8 @@ mod tests {
         for _ in 0..20 {
             writer.push(Lane::Followed, output(1000));
         }
-        let mut seen = 0;
-        while seen < 20 {
+        let mut seen = Vec::new();
+        while seen.len() < 20 {
             tokio::select! {
                 biased;
                 () = tokio::task::yield_now() => {}
@@ -294,7 +285,13 @@ mod tests {
             }
             tokio::select! {
                 biased;
-                frame = reader.next() => seen += usize::from(frame?.is_some()),
+                frame = reader.next() => match frame?.map(|frame| (frame.seq, frame.body)) {
+                    Some((seq, body)) => {
+                        assert_eq!(body, Some(output(1000)), "frame {seq}");
+                        seen.push(seq);
+                    }
+                    None => panic!("the stream ended after {seen:?}"),
+                },
                 () = tokio::task::yield_now() => {}
             }
             tokio::select! {
@@ -303,6 +300,7 @@ mod tests {
                 () = tokio::task::yield_now() => {}
             }
         }
+        assert_eq!(seen, (1..=20).collect::<Vec<u64>>());
         Ok(())
     }
 

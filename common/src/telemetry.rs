@@ -1,4 +1,4 @@
-//! Logging set-up of the daemons and the client. Nothing else configures a subscriber.
+//! Logging set-up of the daemons and of `paprika dev`. Nothing else configures a subscriber; client verbs do not log.
 
 use std::io;
 use std::str::FromStr;

@@ -37,7 +37,7 @@ class Session:
 
     def __init__(self, agent):
         self.agent, self.seq, self.control, self.wake = agent, 0, [], asyncio.Event()
-        self.offsets, self.granted, self.spent, self.listing, self.open = {}, {}, 0, {}, False
+        self.offsets, self.granted, self.spent, self.open = {}, {}, 0, False
 
     async def hold(self, tls):
         a = self.agent

@@ -41,7 +41,7 @@ class Entry:
 
     def __init__(self, folder, command):
         self.folder, self.command, self.uid = folder, command, command.uid
-        self.result, self.process, self.killer, self.cancel, self.notmine = None, None, None, None, False
+        self.result, self.process, self.killer, self.cancel, self.stopping = None, None, None, None, False
         if (folder / "result").exists():
             self.result = pb.CommandResult.FromString((folder / "result").read_bytes())
 
@@ -153,7 +153,7 @@ class Agent:
         await asyncio.gather(self.keep(entry, entry.process.stdout, pb.STDOUT), self.keep(entry, entry.process.stderr, pb.STDERR),
                              self.feed(entry.process, command.stdin))
         code = await entry.process.wait()
-        timed_out = entry.killer and not entry.cancel and entry.process.stopping
+        timed_out = entry.killer and not entry.cancel and entry.stopping
         if entry.killer:
             entry.killer.cancel()
         outcome = pb.CANCELLED if entry.cancel else pb.TIMED_OUT if timed_out else pb.SUCCEEDED if code == 0 else pb.FAILED
@@ -182,7 +182,7 @@ class Agent:
 
     async def stop(self, entry, wait, grace):
         await asyncio.sleep(wait)
-        entry.process.stopping = True
+        entry.stopping = True
         for number, pause in ((signal.SIGTERM, grace), (signal.SIGKILL, 0)):
             if number == signal.SIGKILL or pause:
                 try:

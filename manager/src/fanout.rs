@@ -1,7 +1,8 @@
 //! The way down: finds what is due for connected agents and hands it to their sessions.
 //!
 //! It is woken without a word about what changed and reads the truth again; a slow poll covers wake-ups that were
-//! lost with a crash. What is due is recorded as sent before it is handed over, so a command that may have reached an
+//! lost with a crash. A command for one agent that is here goes the short way: it is accepted, recorded as sent and
+//! handed over with one commit. What is due is recorded as sent before it is handed over, so a command that may have reached an
 //! agent is never taken for one that did not.
 
 use std::collections::HashSet;
@@ -12,10 +13,12 @@ use common::crash;
 use common::error::Chain;
 use common::id::Name;
 use common::shutdown::Shutdown;
+use store::types::Due;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::registry::Places;
 use crate::service::Service;
 
 /// Agents that are looked after at the same time: fills the store's grouped commits without filling its queue.
@@ -148,15 +151,16 @@ async fn round(service: &Service, name: &Name) {
         let Some(handle) = service.registry().handle(name).filter(|handle| handle.reconciled()) else {
             return;
         };
-        let room = handle.room().min(BATCH);
-        if room == 0 {
+        let mut places = handle.reserve(BATCH);
+        if places.is_empty() {
             handle.set_starved();
             // The session may have made room between the look and the record.
-            if handle.room() == 0 {
+            places = handle.reserve(BATCH);
+            if places.is_empty() {
                 return;
             }
-            continue;
         }
+        let room = places.len();
         let due = match service.due(name, &handle, room).await {
             Ok(due) => due,
             Err(error) => {
@@ -165,19 +169,16 @@ async fn round(service: &Service, name: &Name) {
             }
         };
         let whole = due.len() >= room;
-        if due.is_empty() {
-            return;
-        }
-        crash::point("manager.fanout.before-send");
-        for one in due {
-            if !handle.deliver(one) {
-                // Recorded as sent and lost with the session: the next inventory settles it.
-                return;
-            }
-        }
-        crash::point("manager.fanout.after-send");
-        if !whole {
+        if due.is_empty() || !hand_over(places, due) || !whole {
             return;
         }
     }
+}
+
+/// Hands over what was recorded as sent; `false` when it was lost with the session, which the next inventory settles.
+pub(crate) fn hand_over(places: Places, due: Vec<Due>) -> bool {
+    crash::point("manager.fanout.before-send");
+    let delivered = places.deliver(due);
+    crash::point("manager.fanout.after-send");
+    delivered
 }

@@ -144,7 +144,10 @@ async fn a_command_that_was_sent_and_not_accepted_is_never_sent_again() -> anyho
         })
         .await?
         .map_err(|command| anyhow::anyhow!("sent again: {command:?}"))?;
-    ensure!(cancel.uid == sent.uid && cancel.reason == "too late?" && cancel.expires_ms == sent.expires_ms, "{cancel:?}");
+    ensure!(
+        cancel.uid == sent.uid && cancel.reason == "too late?" && cancel.expires_ms == sent.expires_ms,
+        "{cancel:?}"
+    );
     ensure!(house.client().command(id).await?.cancel.is_some_and(|cancel| cancel.pending));
     peer.answer(seq, Body::Ack(Ack {})).await?;
     let result = CommandResult {
@@ -221,11 +224,8 @@ async fn a_cancel_of_what_was_accepted_and_not_started_reaches_the_agent_that_ho
     let (mut peer, _) = script.open().await?;
     let id = house.shell("scripted", "true").await?.id;
     let (seq, command) = peer.command().await?;
-    let accepted = CommandAck {
-        uid: command.uid.clone(),
-        answer: command_ack::Answer::Accepted.into(),
-        ..CommandAck::default()
-    };
+    let accepted =
+        CommandAck { uid: command.uid.clone(), answer: command_ack::Answer::Accepted.into(), ..CommandAck::default() };
     peer.answer(seq, Body::CommandAck(accepted)).await?;
     house.command_when(id, "it to be accepted", |command| command.phase == Phase::Accepted).await?;
     let answer = house.client().cancel(id, &because("held")).await?;
@@ -236,6 +236,9 @@ async fn a_cancel_of_what_was_accepted_and_not_started_reaches_the_agent_that_ho
             _ => None,
         })
         .await?;
-    ensure!(told.uid == command.uid && told.grace_ms == 100 && told.reason == "held" && !told.by.is_empty(), "{told:?}");
+    ensure!(
+        told.uid == command.uid && told.grace_ms == 100 && told.reason == "held" && !told.by.is_empty(),
+        "{told:?}"
+    );
     house.close().await
 }

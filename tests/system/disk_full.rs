@@ -101,7 +101,8 @@ async fn a_manager_without_space_refuses_new_work_keeps_reading_and_recovers_by_
     ensure!(web::call(&house, "GET", "/healthz", b"").await?.status == 200);
 
     disk.free()?;
-    let after = soon("new work to be taken", async || Ok(Some(house.shell("web1", &effects.line("after")).await?.id))).await?;
+    let after =
+        soon("new work to be taken", async || Ok(Some(house.shell("web1", &effects.line("after")).await?.id))).await?;
     ensure!(house.finished(after).await?.phase == Phase::Succeeded);
     // Whatever was accepted meanwhile has come to its end.
     soon("everything to be final", async || {
@@ -153,7 +154,9 @@ async fn an_agent_without_space_takes_nothing_it_cannot_keep_and_recovers_by_its
     disk.fill()?;
     let during = house.shell("web1", &effects.line("during")).await?.id;
     // R-CMD-10: it is deferred, or refused with a code that says why; it has not run without a record.
-    let seen = house.command_when(during, "an answer of the agent", |command| command.phase.is_final() || command.waiting.is_some());
+    let seen = house.command_when(during, "an answer of the agent", |command| {
+        command.phase.is_final() || command.waiting.is_some()
+    });
     let seen = seen.await?;
     if seen.phase.is_final() {
         ensure!(seen.phase == Phase::Refused, "{seen:?}");

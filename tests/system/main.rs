@@ -13,6 +13,7 @@ mod dev;
 mod disk_full;
 mod house;
 mod misuse;
+mod nspawn;
 mod output;
 mod python_agent;
 mod restore;

@@ -85,7 +85,8 @@ async fn a_reader_goes_on_at_any_offset() -> anyhow::Result<()> {
     let id = house.shell("web1", &format!("cat '{}'", path.display())).await?.id;
     ensure!(house.finished(id).await?.phase == Phase::Succeeded);
     let mut file = File::open(&path)?;
-    for from in [length, length - 1, length - 70_000, 16 * MIB + 1, 16 * MIB, 16 * MIB - 1, 32 * 1024 + 1, 32 * 1024, 1] {
+    for from in [length, length - 1, length - 70_000, 16 * MIB + 1, 16 * MIB, 16 * MIB - 1, 32 * 1024 + 1, 32 * 1024, 1]
+    {
         let mut expected = Vec::new();
         file.seek(SeekFrom::Start(from))?;
         file.read_to_end(&mut expected)?;
@@ -136,6 +137,8 @@ async fn a_link_that_is_cut_again_and_again_loses_no_byte() -> anyhow::Result<()
     let path = house.folder().join("bytes");
     let hash = random_file(&path, 4 * MIB)?;
     let proxy = house.proxy()?;
+    // Slow enough that it is not over before the last cut.
+    proxy.throttle(2 * MIB);
     let id = house.shell("web1", &format!("cat '{}'", path.display())).await?.id;
     for bytes in [10_000, 200_000, 700_000] {
         let before = house.client().agent(&"web1".parse()?).await?.address;
@@ -165,11 +168,16 @@ async fn each_line_is_seen_before_the_next_is_written() -> anyhow::Result<()> {
     let id = house.shell("web1", &line).await?.id;
     let mut follower = house.client().follow(id, OutputCursor::default());
     let mut text = String::new();
-    while let Some(event) = tokio::time::timeout(testkit::wait::PATIENCE, follower.next()).await.context(text.clone())?? {
+    while let Some(event) =
+        tokio::time::timeout(testkit::wait::PATIENCE, follower.next()).await.context(text.clone())??
+    {
         if let OutputEvent::Bytes { bytes, .. } = event {
             text.push_str(&String::from_utf8_lossy(&bytes));
             let number = text.lines().count();
-            ensure!(!house.client().command(id).await?.phase.is_final() || number == 10, "line {number} came at the end");
+            ensure!(
+                !house.client().command(id).await?.phase.is_final() || number == 10,
+                "line {number} came at the end"
+            );
             std::fs::write(seen.join(number.to_string()), "")?;
         }
     }
@@ -219,7 +227,9 @@ async fn a_flood_of_one_command_does_not_delay_the_cancel_of_another() -> anyhow
     for id in [flood, quiet] {
         house.command_when(id, "both to run", |command| command.phase == Phase::Running).await?;
     }
-    let moving = |least: u64| house.command_when(flood, "the flood", move |command| command.streams.values().any(|one| one.length > least));
+    let moving = |least: u64| {
+        house.command_when(flood, "the flood", move |command| command.streams.values().any(|one| one.length > least))
+    };
     moving(2 * MIB).await?;
     for id in [quiet, flood] {
         house.client().cancel(id, &Default::default()).await?;

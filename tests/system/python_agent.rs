@@ -33,7 +33,8 @@ fn python() -> Result<PathBuf, String> {
     // Several tests may want it at once: each makes its own and one of them stays.
     let own = folder.with_extension(std::process::id().to_string());
     let run = |program: &Path, args: &[&str]| -> Result<(), String> {
-        let output = Command::new(program).args(args).output().map_err(|error| format!("{}: {error}", program.display()))?;
+        let output =
+            Command::new(program).args(args).output().map_err(|error| format!("{}: {error}", program.display()))?;
         if output.status.success() {
             Ok(())
         } else {
@@ -79,7 +80,8 @@ impl Snake {
         for (name, text) in [("cert", &issued.chain_pem), ("key", &issued.key_pem), ("ca", &issued.ca_pem)] {
             fs::write(folder.join(format!("{name}.pem")), text)?;
         }
-        let mut args = vec![example.join("agent.py").into_os_string(), "--manager".into(), house.link().to_string().into()];
+        let mut args =
+            vec![example.join("agent.py").into_os_string(), "--manager".into(), house.link().to_string().into()];
         args.extend(["--state".into(), folder.join("state").into_os_string()]);
         for name in ["cert", "key", "ca"] {
             args.extend([format!("--{name}").into(), folder.join(format!("{name}.pem")).into_os_string()]);
@@ -137,15 +139,23 @@ async fn it_runs_commands_and_reports_their_ends() -> anyhow::Result<()> {
     ensure!(command.phase == Phase::Failed && command.exit_code == Some(3), "{command:?}");
     ensure!(house.output(id, StreamName::Stdout).await? == b"out\n");
     ensure!(house.output(id, StreamName::Stderr).await? == b"err\n");
-    let ping = CommandRequest { operation: "agent.ping".to_owned(), args: serde_json::json!({}), ..CommandRequest::default() };
+    let ping =
+        CommandRequest { operation: "agent.ping".to_owned(), args: serde_json::json!({}), ..CommandRequest::default() };
     let id = house.client().start(&"snake".parse()?, &ping).await?.id;
     let command = house.finished(id).await?;
-    ensure!(command.phase == Phase::Succeeded && command.value == Some(serde_json::json!({"pong": true})), "{command:?}");
+    ensure!(
+        command.phase == Phase::Succeeded && command.value == Some(serde_json::json!({"pong": true})),
+        "{command:?}"
+    );
     let mut stdin = house.shell_request("tr a-z A-Z; kill -9 $$");
     stdin.stdin = Some("loud".to_owned());
     let id = house.client().start(&"snake".parse()?, &stdin).await?.id;
     let command = house.finished(id).await?;
     ensure!(command.signal == Some(9) && house.output(id, StreamName::Stdout).await? == b"LOUD", "{command:?}");
+    let mut quick = house.shell_request("exit 4");
+    quick.timeout = Some(common::config::HumanDuration(std::time::Duration::from_secs(60)));
+    let id = house.client().start(&"snake".parse()?, &quick).await?.id;
+    ensure!(house.finished(id).await?.exit_code == Some(4), "a timeout that is not reached");
     let mut slow = house.shell_request("sleep 1000");
     slow.timeout = Some(common::config::HumanDuration(std::time::Duration::from_millis(200)));
     let id = house.client().start(&"snake".parse()?, &slow).await?.id;
@@ -163,7 +173,9 @@ async fn its_output_is_live_and_exact_within_its_credit() -> anyhow::Result<()> 
     let id = house.shell("snake", &line).await?.id;
     let mut follower = house.client().follow(id, OutputCursor::default());
     let mut length = 0;
-    while let Some(event) = tokio::time::timeout(testkit::wait::PATIENCE, follower.next()).await.context("nothing came")?? {
+    while let Some(event) =
+        tokio::time::timeout(testkit::wait::PATIENCE, follower.next()).await.context("nothing came")??
+    {
         if let OutputEvent::Bytes { bytes, .. } = event {
             if length == 0 {
                 ensure!(bytes == "first\n", "{bytes:?}");

@@ -40,7 +40,10 @@ async fn an_agent_that_was_away_gets_what_waits_for_it_unless_it_expired() -> an
 async fn a_command_lives_on_while_the_manager_and_the_agent_are_away_in_turn() -> anyhow::Result<()> {
     let mut house = House::start(options().agents(&["web1"])).await?;
     let go = house.folder().join("go");
-    let id = house.shell("web1", &format!("echo one; while [ ! -e '{}' ]; do sleep 0.02; done; echo two", go.display())).await?.id;
+    let id = house
+        .shell("web1", &format!("echo one; while [ ! -e '{}' ]; do sleep 0.02; done; echo two", go.display()))
+        .await?
+        .id;
     house.command_when(id, "it to run", |command| command.phase == Phase::Running).await?;
     house.kill_manager()?;
     house.start_manager(&[]).await?;
@@ -87,7 +90,11 @@ async fn a_restored_older_store_runs_nothing_twice_and_learns_what_it_missed() -
     house.start_agent("away", &[])?;
     house.finished(waited).await?;
     let go = house.folder().join("go");
-    let line = format!("{}; echo out; while [ ! -e '{}' ]; do sleep 0.02; done; exit 5", effects.line("running"), go.display());
+    let line = format!(
+        "{}; echo out; while [ ! -e '{}' ]; do sleep 0.02; done; exit 5",
+        effects.line("running"),
+        go.display()
+    );
     let running = house.shell("web1", &line).await?;
     house.command_when(running.id, "its output", |command| command.streams.values().any(|one| one.length > 0)).await?;
     let known = house.client().status().await?;
@@ -148,9 +155,16 @@ async fn an_agent_that_heard_more_than_the_store_knows_makes_it_a_new_one() -> a
     let held = house.shell("other", "true").await?.id;
     script.hello.incarnation = first.incarnation;
     script.hello.store_position = first.store_position + 1_000_000;
-    let (mut peer, second) = soon("to be served after the new beginning", async || Ok(Some(script.greet().await?))).await?;
+    let (mut peer, second) =
+        soon("to be served after the new beginning", async || Ok(Some(script.greet().await?))).await?;
     ensure!(second.incarnation > first.incarnation && second.store_position >= first.store_position);
-    let result = InventoryItem { uid: Uid::random().to_wire(), id: 7, phase: wire::CommandPhase::Ended.into(), tombstone: true, ..Default::default() };
+    let result = InventoryItem {
+        uid: Uid::random().to_wire(),
+        id: 7,
+        phase: wire::CommandPhase::Ended.into(),
+        tombstone: true,
+        ..Default::default()
+    };
     peer.list(vec![result]).await?;
     let command = house.client().command(held).await?;
     ensure!(command.waiting.as_deref() == Some("restored"), "{command:?}");

@@ -59,8 +59,9 @@ async fn two_live_hosts_with_one_identity_are_both_stopped_until_somebody_decide
     ensure!(told?.code() == Code::Banned);
     let refused = newer.err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(refused.contains("Banned"), "{refused}");
+    house.away("web1").await?;
     let agent = house.client().agent(&"web1".parse()?).await?;
-    ensure!(agent.quarantined.is_some() && !agent.connected, "{agent:?}");
+    ensure!(agent.quarantined.is_some(), "{agent:?}");
     // Nobody of this name is served, whoever it is.
     let (mut peer, _) = match script.greet().await {
         Ok(_) => anyhow::bail!("served in quarantine"),

@@ -81,7 +81,14 @@ fn build(state: &StateDir, command: &NewCommand) -> Result<(), AcceptError> {
 }
 
 fn fill(dir: &Path, command: &NewCommand) -> Result<(), FileError> {
-    fs::DirBuilder::new().mode(0o700).create(dir).context("make", dir)?;
+    let make = || fs::DirBuilder::new().mode(0o700).create(dir);
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // The rest of a try whose clearing away failed; nothing in here was ever promised.
+            fs::remove_dir_all(dir).and_then(|()| make()).context("make", dir)?;
+        }
+        made => made.context("make", dir)?,
+    }
     if command.end.is_none() {
         layout::make_fifo(&dir.join(WAKE))?;
     }

@@ -248,22 +248,39 @@ impl End {
 
 impl StreamEnd {
     fn to_wire(&self) -> wire::StreamEnd {
-        let hash = |hex: &str| {
-            blake3::Hash::from_hex(hex).map_or_else(|_| Bytes::new(), |hash| Bytes::copy_from_slice(hash.as_bytes()))
+        // A segment that nobody could hash is no evidence: it is left out, never sent with half of one.
+        let hashed = |segment: &SegmentEnd| {
+            let hash = blake3::Hash::from_hex(&segment.blake3).ok()?;
+            Some(wire::SegmentHash {
+                offset: segment.offset,
+                length: segment.length,
+                hash: Bytes::copy_from_slice(hash.as_bytes()),
+            })
         };
         wire::StreamEnd {
             stream: self.stream.to_wire(),
             length: self.length,
             gaps: self.gaps.iter().map(|gap| wire::Gap { offset: gap.offset, length: gap.length }).collect(),
-            segments: self
-                .segments
-                .iter()
-                .map(|segment| wire::SegmentHash {
-                    offset: segment.offset,
-                    length: segment.length,
-                    hash: hash(&segment.blake3),
-                })
-                .collect(),
+            segments: self.segments.iter().filter_map(hashed).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_without_a_hash_is_not_reported() {
+        let known = blake3::hash(b"abc");
+        let segment = |offset, blake3: &str| SegmentEnd { offset, length: 3, blake3: blake3.to_owned() };
+        let segments = vec![segment(0, ""), segment(3, &known.to_hex()), segment(6, "zz")];
+        let mut end = End::interrupted(Evidence::ShimKilled, 1);
+        end.streams.push(StreamEnd { stream: StreamName::Stdout, length: 9, gaps: Vec::new(), segments });
+        let result = end.to_result(Uid([1; 16]), 7);
+        assert_eq!(result.streams.len(), 1);
+        assert_eq!(result.streams[0].length, 9);
+        let told: Vec<_> = result.streams[0].segments.iter().map(|one| (one.offset, one.hash.to_vec())).collect();
+        assert_eq!(told, vec![(3, known.as_bytes().to_vec())]);
     }
 }

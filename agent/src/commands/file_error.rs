@@ -20,7 +20,7 @@ impl FileError {
     /// Tells whether the disk (or a quota on it) is full: waiting may help, trying again at once does not.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        is_full(&self.source)
     }
 
     /// Tells whether the thing was not there.
@@ -28,6 +28,11 @@ impl FileError {
     pub fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
+}
+
+/// Tells whether a step failed for want of room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Adds action and path to the result of a step.

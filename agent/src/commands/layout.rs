@@ -21,7 +21,8 @@ use common::durable;
 use common::id::{IdError, Uid};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::file_error::{Context, FileError};
+use super::file_error::{Context, FileError, is_full};
+use super::record;
 
 /// How often and how long apart the lock is tried: a child between fork and exec may hold it for a moment.
 const LOCK_TRIES: u32 = 20;
@@ -190,11 +191,21 @@ impl StateDir {
             // Renamed first: a directory that is half removed must never be taken for a command.
             let to = self.staging().join(format!("gone-{uid}"));
             match fs::rename(&from, &to) {
+                // Also tried when it was moved before: a removal may have failed half way.
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_full(&error) => {
+                    // No room for a name. The record goes last: what stays after a crash is a command with an end, or
+                    // a folder without one, which is no command.
+                    remove_in_place(&from)?;
+                    continue;
+                }
                 Err(error) => return Err(error).context("move away", &from),
             }
-            fs::remove_dir_all(&to).context("remove", &to)?;
+            match fs::remove_dir_all(&to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("remove", &to),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -210,6 +221,19 @@ impl StateDir {
         durable::sync_folder(&self.commands()).context("sync", &self.commands())?;
         Ok(to)
     }
+}
+
+/// Removes a command's directory where it stands.
+fn remove_in_place(dir: &Path) -> Result<(), FileError> {
+    let record = dir.join(record::FILE);
+    for entry in fs::read_dir(dir).context("list", dir)? {
+        let path = entry.context("list", dir)?.path();
+        if path != record {
+            fs::remove_file(&path).context("remove", &path)?;
+        }
+    }
+    fs::remove_file(&record).context("remove", &record)?;
+    fs::remove_dir(dir).context("remove", dir)
 }
 
 fn check_owner(path: &Path) -> Result<(), StateDirError> {
@@ -349,5 +373,29 @@ mod tests {
         assert_eq!(state.list().unwrap(), vec![uid]);
         state.forget(&[uid, Uid::random()]).unwrap();
         assert!(state.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_moved_away_but_not_removed_goes_with_the_next_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let uid = Uid::random();
+        // The directory is gone from `commands`, its removal failed half way.
+        fs::create_dir_all(state.staging().join(format!("gone-{uid}"))).unwrap();
+        fs::write(state.staging().join(format!("gone-{uid}/stdout")), b"x").unwrap();
+        state.forget(&[uid]).unwrap();
+        assert_eq!(fs::read_dir(state.staging()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_moved_is_removed_where_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("one");
+        fs::create_dir(&dir).unwrap();
+        for name in [record::FILE, "wake", "stdout.0"] {
+            fs::write(dir.join(name), b"x").unwrap();
+        }
+        remove_in_place(&dir).unwrap();
+        assert!(!dir.exists());
     }
 }

@@ -41,13 +41,15 @@ pub enum Recovered {
     Ended(Box<End>),
 }
 
-/// Notes that a shim is about to be started; answers how many there were, this one counted.
+/// Notes that one more shim is about to be started; answers how many there were, this one counted.
 ///
-/// Not synced: after a loss of power the count may be one too low, which costs one more try.
+/// The first one leaves no note: a file for each command would be the dearest part of most. A directory without notes
+/// is therefore taken for one that had its first shim. An agent that dies between acceptance and that first shim so
+/// has one try less, and a loss of power, because notes are not synced, may give one more.
 ///
 /// # Errors
 /// When the note cannot be made.
-pub fn count_spawn(dir: &Path) -> Result<u32, FileError> {
+pub fn note_respawn(dir: &Path) -> Result<u32, FileError> {
     let next = spawns(dir) + 1;
     let path = dir.join(format!("spawn.{next}"));
     match common::durable::create_new(&path) {
@@ -57,7 +59,7 @@ pub fn count_spawn(dir: &Path) -> Result<u32, FileError> {
 }
 
 fn spawns(dir: &Path) -> u32 {
-    (1..=MAX_SPAWNS).take_while(|count| dir.join(format!("spawn.{count}")).exists()).last().unwrap_or(0)
+    (2..=MAX_SPAWNS).take_while(|count| dir.join(format!("spawn.{count}")).exists()).last().unwrap_or(1)
 }
 
 /// Finds out what to do with a directory at manager time `now_ms`, and ends what can only be ended.

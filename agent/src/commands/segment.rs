@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -118,11 +118,31 @@ pub fn length(dir: &Path, stream: StreamName) -> Result<u64, FileError> {
     }
 }
 
-/// What the files themselves say about all streams, for a command whose shim cannot say it any more; syncs them, so
-/// that what is said stays true.
+/// The same for all streams that have files, with one look at the directory.
 ///
 /// # Errors
-/// When a file cannot be read or synced.
+/// When the directory or a file in it cannot be looked at.
+pub(crate) fn lengths(dir: &Path) -> Result<Vec<(StreamName, u64)>, FileError> {
+    let mut last: Vec<(StreamName, u64)> = Vec::new();
+    for entry in fs::read_dir(dir).context("list", dir)? {
+        let Some((stream, start)) = parse_name(&entry.context("list", dir)?.file_name()) else { continue };
+        match last.iter_mut().find(|(of, _)| *of == stream) {
+            Some((_, found)) => *found = start.max(*found),
+            None => last.push((stream, start)),
+        }
+    }
+    for (stream, length) in &mut last {
+        let path = dir.join(name(*stream, *length));
+        *length += fs::metadata(&path).context("look at", &path)?.len();
+    }
+    Ok(last)
+}
+
+/// What the files themselves say about all streams, for a command whose shim cannot say it any more; syncs them, so
+/// that what is said stays true. Reads every byte that is kept, which the quota of the command bounds.
+///
+/// # Errors
+/// When a file cannot be opened or synced.
 pub(crate) fn survey(dir: &Path) -> Result<Vec<StreamEnd>, FileError> {
     let mut found = Vec::new();
     for stream in StreamName::ALL {
@@ -136,15 +156,54 @@ pub(crate) fn survey(dir: &Path) -> Result<Vec<StreamEnd>, FileError> {
             let file = File::open(&path).context("open", &path)?;
             file.sync_data().context("sync", &path)?;
             let length = file.metadata().context("look at", &path)?.len();
+            if length == 0 {
+                // Made, and its writer died before the first byte.
+                continue;
+            }
             if start > end.length {
                 end.gaps.push(GapRange { offset: end.length, length: start - end.length });
             }
-            end.segments.push(SegmentEnd { offset: start, length, blake3: String::new() });
+            // A bad block costs the evidence of one file, not the end of the command.
+            let blake3 = hash(&file, length).map_or_else(|_| String::new(), |hash| hash.to_hex().to_string());
+            end.segments.push(SegmentEnd { offset: start, length, blake3 });
             end.length = start + length;
+        }
+        if end.length == 0 {
+            continue;
         }
         found.push(end);
     }
     Ok(found)
+}
+
+/// Removes the files of all streams; record and requests stay. Answers whether there were any.
+///
+/// # Errors
+/// When the directory cannot be read or a file cannot be removed; one that is not there is fine.
+pub(crate) fn remove_all(dir: &Path) -> Result<bool, FileError> {
+    let mut found = false;
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.context("list", dir)?,
+    };
+    for entry in entries {
+        let entry = entry.context("list", dir)?;
+        if parse_name(&entry.file_name()).is_some() {
+            let path = entry.path();
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("remove", &path),
+                _ => found = true,
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The hash of the first `length` bytes.
+fn hash(file: &File, length: u64) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let hashed = io::copy(&mut file.take(length), &mut hasher)?;
+    if hashed < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(hasher.finalize()) }
 }
 
 /// The name of the file that begins at `start`.
@@ -206,6 +265,7 @@ mod tests {
         assert_eq!(reader.read(2, 10).unwrap(), bytes("c"));
         assert_eq!(reader.length().unwrap(), 5);
         assert_eq!(length(dir.path(), StreamName::Stderr).unwrap(), 0);
+        assert_eq!(lengths(dir.path()).unwrap(), vec![(StreamName::Stdout, 5)]);
     }
 
     #[test]
@@ -222,6 +282,36 @@ mod tests {
         assert_eq!(survey.len(), 1);
         assert_eq!(survey[0].gaps, vec![GapRange { offset: 3, length: 7 }]);
         assert_eq!(survey[0].length, 11);
+    }
+
+    #[test]
+    fn a_survey_hashes_what_is_kept_and_does_not_speak_of_empty_files() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), 0, b"abc");
+        put(dir.path(), 10, &[b'k'; 100_000]);
+        put(dir.path(), 100_010, b"");
+        fs::write(dir.path().join(name(StreamName::Stderr, 0)), b"").unwrap();
+        let survey = survey(dir.path()).unwrap();
+        assert_eq!(survey.len(), 1);
+        let segment = |offset, bytes: &[u8]| SegmentEnd {
+            offset,
+            length: bytes.len() as u64,
+            blake3: blake3::hash(bytes).to_hex().to_string(),
+        };
+        assert_eq!(survey[0].segments, vec![segment(0, b"abc"), segment(10, &[b'k'; 100_000])]);
+        assert_eq!(survey[0].length, 100_010);
+    }
+
+    #[test]
+    fn removing_the_streams_leaves_everything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), 0, b"abc");
+        put(dir.path(), 10, b"k");
+        fs::write(dir.path().join("record"), b"r").unwrap();
+        assert!(remove_all(dir.path()).unwrap());
+        assert!(!remove_all(dir.path()).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(!remove_all(&dir.path().join("gone")).unwrap());
     }
 
     #[test]

@@ -7,12 +7,16 @@
 //!
 //! As long as a tombstone stands, the same command is a repeat; when it is gone, the command's validity has passed and
 //! it is refused for that. Recovery: a torn end is cut at start; a damaged one in the middle is skipped.
+//!
+//! Two locks: one for whoever writes, held while the disk syncs; one for what is known, held for a moment. So a command
+//! that comes in is looked up while others are being buried.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BufMut};
 use common::id::{CommandId, Uid};
@@ -55,6 +59,13 @@ struct Place {
 #[derive(Debug)]
 pub struct Tombstones {
     folder: PathBuf,
+    index: Mutex<Index>,
+    /// Who appends to the files or removes them; taken before the index, never after it.
+    writer: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
     by_uid: HashMap<Uid, Place>,
     by_id: HashMap<CommandId, Uid>,
 }
@@ -65,12 +76,12 @@ impl Tombstones {
     /// # Errors
     /// When a file cannot be read or cut.
     pub fn open(folder: &Path, now_ms: u64) -> Result<Self, FileError> {
-        let mut this = Self { folder: folder.to_owned(), by_uid: HashMap::new(), by_id: HashMap::new() };
+        let this = Self { folder: folder.to_owned(), index: Mutex::default(), writer: Mutex::default() };
         this.expire(now_ms)?;
         for hour in this.hours()? {
             let path = this.path(hour);
             let content = fs::read(&path).context("read", &path)?;
-            let good = this.index(hour, &content);
+            let good = this.index().add(hour, &content);
             if good < content.len() {
                 let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
                 file.set_len(good as u64).context("cut the torn end of", &path)?;
@@ -84,10 +95,12 @@ impl Tombstones {
     ///
     /// # Errors
     /// When one could not be made durable; none of them is known then.
-    pub fn insert_many(&mut self, tombstones: &[Tombstone]) -> Result<(), FileError> {
+    pub fn insert_many(&self, tombstones: &[Tombstone]) -> Result<(), FileError> {
+        let _writer = self.writer();
         let mut by_hour: HashMap<u64, Vec<&Tombstone>> = HashMap::new();
-        for tombstone in tombstones {
-            if !self.by_uid.contains_key(&tombstone.uid) {
+        {
+            let index = self.index();
+            for tombstone in tombstones.iter().filter(|tombstone| !index.by_uid.contains_key(&tombstone.uid)) {
                 by_hour.entry(hour_of(tombstone.expires_ms)).or_default().push(tombstone);
             }
         }
@@ -108,9 +121,10 @@ impl Tombstones {
             at += grown.len() as u64;
             debug_assert!(at > 0);
         }
+        let mut index = self.index();
         for (uid, place) in placed {
-            self.by_id.insert(place.id, uid);
-            self.by_uid.insert(uid, place);
+            index.by_id.insert(place.id, uid);
+            index.by_uid.insert(uid, place);
         }
         Ok(())
     }
@@ -118,13 +132,13 @@ impl Tombstones {
     /// Tells whether a command is known here.
     #[must_use]
     pub fn contains(&self, uid: Uid) -> bool {
-        self.by_uid.contains_key(&uid)
+        self.index().by_uid.contains_key(&uid)
     }
 
     /// The command that had this id.
     #[must_use]
     pub fn uid_of(&self, id: CommandId) -> Option<Uid> {
-        self.by_id.get(&id).copied()
+        self.index().by_id.get(&id).copied()
     }
 
     /// Reads one tombstone.
@@ -132,9 +146,13 @@ impl Tombstones {
     /// # Errors
     /// When its file cannot be read, or is not what was written.
     pub fn get(&self, uid: Uid) -> Result<Option<Tombstone>, FileError> {
-        let Some(place) = self.by_uid.get(&uid) else { return Ok(None) };
+        let Some(place) = self.index().by_uid.get(&uid).copied() else { return Ok(None) };
         let path = self.path(place.hour);
-        let file = File::open(&path).context("open", &path)?;
+        let file = match File::open(&path) {
+            // Its hour passed between the two lines above.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.contains(uid) => return Ok(None),
+            opened => opened.context("open", &path)?,
+        };
         let mut head = [0; HEAD];
         file.read_exact_at(&mut head, place.at).context("read", &path)?;
         let length = (head.as_slice()).get_u32_le() as usize;
@@ -149,36 +167,45 @@ impl Tombstones {
     }
 
     /// All commands that have one, with their ids, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (Uid, CommandId)> {
-        self.by_uid.iter().map(|(uid, place)| (*uid, place.id))
+    #[must_use]
+    pub fn list(&self) -> Vec<(Uid, CommandId)> {
+        self.index().by_uid.iter().map(|(uid, place)| (*uid, place.id)).collect()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_uid.len()
+        self.index().by_uid.len()
     }
 
     /// Tells whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_uid.is_empty()
+        self.index().by_uid.is_empty()
     }
 
     /// Removes what nobody can ask for any more at manager time `now_ms`.
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub fn expire(&mut self, now_ms: u64) -> Result<(), FileError> {
+    pub fn expire(&self, now_ms: u64) -> Result<(), FileError> {
+        let _writer = self.writer();
         let now = now_ms / HOUR_MS;
         for hour in self.hours()?.into_iter().filter(|hour| *hour < now) {
+            // Forgotten first: nobody looks for a file that is known to be gone.
+            self.index().remove(hour);
             let path = self.path(hour);
             fs::remove_file(&path).context("remove", &path)?;
-            self.by_uid.retain(|_, place| place.hour != hour);
-            let by_uid = &self.by_uid;
-            self.by_id.retain(|_, uid| by_uid.contains_key(uid));
         }
         Ok(())
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, hour: u64) -> PathBuf {
@@ -193,9 +220,17 @@ impl Tombstones {
         }
         Ok(found)
     }
+}
+
+impl Index {
+    fn remove(&mut self, hour: u64) {
+        self.by_uid.retain(|_, place| place.hour != hour);
+        let by_uid = &self.by_uid;
+        self.by_id.retain(|_, uid| by_uid.contains_key(uid));
+    }
 
     /// Notes where the tombstones of a file are; answers how much of it is good.
-    fn index(&mut self, hour: u64, content: &[u8]) -> usize {
+    fn add(&mut self, hour: u64, content: &[u8]) -> usize {
         let mut good = 0;
         if content.starts_with(MAGIC) {
             good = MAGIC.len();

@@ -10,13 +10,13 @@ use common::limits::MAX_OUTPUT_PAYLOAD;
 use common::link::Lane;
 use common::model::StreamName;
 use common::wire::frame::Body;
-use common::wire::{CommandOutput, CommandResult};
-use tracing::{trace, warn};
+use common::wire::{CommandOutput, CommandResult, Nak};
+use tracing::{error, trace, warn};
 
 use super::dispatcher::{Dispatcher, Live};
 use super::jobs::{self, Read, ReadOrder};
 use super::ship::Want;
-use super::table::{Entry, Step};
+use super::table::{Delivery, Entry, Step};
 use crate::commands::segment::{Piece, StreamReader};
 
 /// Bytes that wait in the writer, at most: enough to keep the wire busy, little enough that credit and lanes decide.
@@ -56,14 +56,27 @@ impl Dispatcher {
     pub(super) fn deliver_result(&mut self, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return };
         let Step::Ended(result) = &entry.step else { return };
-        if !entry.delivery.attached || entry.delivery.result_sent || self.live.is_none() {
-            return;
-        }
-        entry.delivery.result_sent = true;
-        let result = CommandResult::clone(result);
+        let Delivery { attached, result_sent, result_refused, .. } = entry.delivery;
+        let Some(live) = self.live.as_mut().filter(|_| attached && !result_sent && !result_refused) else { return };
         crash::point("agent.result.before");
-        self.push(Lane::Control, Body::CommandResult(result));
+        entry.delivery.result_seq = live.session.push(Lane::Control, Body::CommandResult(CommandResult::clone(result)));
+        entry.delivery.result_sent = true;
         crash::point("agent.result.after");
+    }
+
+    /// The manager refused a frame. A result stays here, and this session does not bring it again: the answer would be
+    /// the same.
+    pub(super) fn refused(&mut self, seq: u64, nak: &Nak) {
+        let (code, reason) = (nak.code(), common::escape::text(&nak.reason));
+        let Some(uid) = self.table.uid_of_result(seq) else {
+            warn!(reply_to = seq, ?code, %reason, "The manager refused a frame");
+            return;
+        };
+        if let Some(entry) = self.table.get_mut(uid)
+            && !std::mem::replace(&mut entry.delivery.result_refused, true)
+        {
+            error!(task.id = %uid, command.id = entry.id, ?code, %reason, "The manager refused a result; it is kept");
+        }
     }
 
     /// Puts the streams of a command in turn.

@@ -14,7 +14,7 @@ use common::shutdown::Shutdown;
 use common::wire::bye::Code;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, warn};
 
 use super::deliver::Readers;
@@ -42,6 +42,11 @@ const FORGET_RETRY: Duration = Duration::from_secs(5);
 /// How often directories of active commands are looked at without a reason, plus a bit for each of them.
 const RESCAN: Duration = Duration::from_secs(2);
 const RESCAN_EACH: Duration = Duration::from_millis(10);
+/// The first pause before a shim that cannot be watched yet is looked at again; doubled each time. A process that was
+/// just forked has its parent's lock for microseconds, a shim opens `wake` within a millisecond.
+const ADOPT_PAUSE: Duration = Duration::from_millis(2);
+/// So often; together half a second.
+const ADOPTIONS: u8 = 8;
 /// How long what was heard of time and manager may stay unsaved.
 const SAVE: Duration = Duration::from_secs(30);
 /// Addresses of managers that are remembered.
@@ -263,8 +268,9 @@ impl Dispatcher {
                 continue;
             }
             entry.step = Step::Spawning;
+            let shim = entry.shim;
             self.work.spawning += 1;
-            self.job(move |home| jobs::spawn(home, uid));
+            self.job(move |home| jobs::spawn(home, uid, shim));
         }
         let due = self.work.forget_at.is_some_and(|at| at <= Instant::now()) || self.work.forget.len() >= FORGET_MANY;
         if due && !self.work.forgetting && !self.work.forget.is_empty() {
@@ -354,6 +360,25 @@ impl Dispatcher {
             }
             uid
         });
+    }
+
+    /// Looks again soon at a command whose lock is held by a process that cannot be watched, a few times; `false` when
+    /// that was enough and the usual scan has to do.
+    pub(super) fn adopt_soon(&mut self, uid: Uid) -> bool {
+        let Some(entry) = self.table.get_mut(uid) else { return false };
+        if entry.adoptions >= ADOPTIONS {
+            entry.adoptions = 0;
+            return false;
+        }
+        let pause = ADOPT_PAUSE * (1 << entry.adoptions);
+        entry.adoptions += 1;
+        // Nobody else looks meanwhile.
+        entry.watched = true;
+        self.watches.spawn(async move {
+            sleep(pause).await;
+            uid
+        });
+        true
     }
 
     fn gone(&mut self, uid: Uid) {

@@ -14,7 +14,7 @@ use tracing::{debug, error, warn};
 
 use super::dispatcher::Dispatcher;
 use super::incoming::ack;
-use super::jobs::{self, Done, Looked, Taken, Told};
+use super::jobs::{self, Done, Looked, Shim, Taken, Told};
 use super::table::{Started, Step};
 use crate::commands::recover::Recovered;
 use crate::commands::request::WakeWatch;
@@ -104,7 +104,7 @@ impl Dispatcher {
                 None
             }
             Taken::Failed { full, text } => {
-                let code = if full { "disk_full" } else { "storage" }.to_owned();
+                let code = if full { "no_space" } else { "storage" }.to_owned();
                 let text = format!("the agent cannot store the command: {text}");
                 reply(self, CommandAck { code, text, ..ack(uid, Answer::Refused) });
                 None
@@ -224,6 +224,8 @@ impl Dispatcher {
             }
             Ok(Recovered::Respawn) => {
                 entry.watched = false;
+                entry.adoptions = 0;
+                entry.shim = Shim::Again;
                 if self.clock.is_certain() {
                     self.proceed(uid);
                 } else {
@@ -249,11 +251,16 @@ impl Dispatcher {
                 debug!(task.id = %uid, "Adopted a running command");
                 if let Some(entry) = self.table.get_mut(uid) {
                     entry.watched = true;
+                    entry.adoptions = 0;
                 }
                 self.watch_adopted(uid, watch);
             }
-            // It holds the lock but does not read yet, or just went: the next scan sees which.
-            Ok(None) => {}
+            // It holds the lock but does not read yet, or just went.
+            Ok(None) => {
+                if !self.adopt_soon(uid) {
+                    debug!(task.id = %uid, "A process holds the lock of a command and cannot be watched");
+                }
+            }
             Err(error) => warn!(task.id = %uid, error = %error, "A shim cannot be watched"),
         }
     }

@@ -34,10 +34,7 @@ impl Dispatcher {
             Body::Reconcile(answer) => self.reconcile(answer),
             Body::Ping(ping) => self.hear(ping.clock_ms, ping.store_position),
             Body::Pong(pong) => self.hear(pong.clock_ms, 0),
-            Body::Nak(nak) => {
-                let reason = common::escape::text(&nak.reason);
-                warn!(reply_to, code = ?nak.code(), %reason, "The manager refused a frame");
-            }
+            Body::Nak(nak) => self.refused(reply_to, &nak),
             Body::Ack(_) => debug!(reply_to, "Acknowledged"),
             // The table of the link lets nothing else through.
             _ => {}
@@ -189,6 +186,10 @@ impl Dispatcher {
         entry.acked = true;
         if let Some(live) = &mut self.live {
             live.window.close(uid);
+        }
+        for stream in StreamName::ALL {
+            // An open file would keep its room after its removal.
+            self.readers.remove(&(uid, stream));
         }
         self.forget_if_possible(uid);
     }

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use common::crash;
@@ -19,7 +18,7 @@ use crate::clock::{ManagerMemory, MemoryFiles, Saved};
 use crate::commands::accept::{AcceptError, NewCommand, accept_many};
 use crate::commands::recover::{self, Recovered};
 use crate::commands::request::{self, CancelRequest};
-use crate::commands::segment::{Piece, StreamReader, length};
+use crate::commands::segment::{self, Piece, StreamReader};
 use crate::commands::tombstones::{Tombstone, Tombstones};
 use crate::commands::{End, Evidence, FileError, History, RecordError, StateDir, record};
 use crate::operation::{Operation, ping_answer};
@@ -34,18 +33,14 @@ pub(crate) struct Home {
     pub(crate) shim: ShimCommand,
     pub(crate) base: Base,
     pub(crate) agent: Name,
-    /// Locked only inside of jobs: a sync happens under it.
-    pub(crate) tombstones: Mutex<Tombstones>,
+    /// Used only inside of jobs: its files block.
+    pub(crate) tombstones: Tombstones,
     pub(crate) files: MemoryFiles,
 }
 
 impl Home {
     fn dir(&self, uid: Uid) -> PathBuf {
         self.state.command(uid)
-    }
-
-    fn tombstones(&self) -> std::sync::MutexGuard<'_, Tombstones> {
-        self.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,7 +133,7 @@ pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
     let wall = common::clock::unix_ms();
     let mut answers = Vec::with_capacity(items.len());
     let (mut fresh, mut expired) = (Vec::new(), Vec::new());
-    let mut tombstones = home.tombstones();
+    let tombstones = &home.tombstones;
     let mut ids = HashSet::new();
     for item in items {
         match tombstones.get(item.uid) {
@@ -178,7 +173,6 @@ pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
             (tombstone.uid, taken)
         }));
     }
-    drop(tombstones);
     accept(home, now_ms, wall, fresh, &mut answers);
     Done::Intake(answers)
 }
@@ -217,12 +211,24 @@ fn failed(error: &FileError) -> Taken {
     Taken::Failed { full: error.is_full(), text: error.source.to_string() }
 }
 
+/// Which shim of a command is to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shim {
+    /// The first since the command was accepted: leaves no note, most commands need no other.
+    First,
+    /// There was one before, or may have been.
+    Again,
+}
+
 /// Starts a shim.
-pub(super) fn spawn(home: &Home, uid: Uid) -> Done {
+pub(super) fn spawn(home: &Home, uid: Uid, shim: Shim) -> Done {
     let dir = home.dir(uid);
     crash::point("agent.spawn.before");
-    let child =
-        recover::count_spawn(&dir).map_err(|error| error.source).and_then(|_| home.shim.spawn(&dir, &home.base));
+    let noted = match shim {
+        Shim::First => Ok(()),
+        Shim::Again => recover::note_respawn(&dir).map(drop).map_err(|error| error.source),
+    };
+    let child = noted.and_then(|()| home.shim.spawn(&dir, &home.base));
     crash::point("agent.spawn.after");
     Done::Spawned(uid, child)
 }
@@ -233,14 +239,11 @@ pub(super) fn look(home: &Home, uid: Uid, wanted: &[(StreamName, u64)]) -> Done 
     // Lengths after the record: what END says was there before END.
     let found = record::read(&dir).and_then(|history| {
         let (mut lengths, mut pieces) = (Vec::new(), Vec::new());
-        for stream in [StreamName::Stdout, StreamName::Stderr] {
-            let end = match &history.end {
-                Some(end) => end.length(stream),
-                None => length(&dir, stream).map_err(RecordError::File)?,
-            };
-            if end == 0 {
-                continue;
-            }
+        let found = match &history.end {
+            Some(end) => end.streams.iter().map(|end| (end.stream, end.length)).collect(),
+            None => segment::lengths(&dir).map_err(RecordError::File)?,
+        };
+        for (stream, end) in found.into_iter().filter(|(_, end)| *end > 0) {
             lengths.push((stream, end));
             let Some((_, from)) = wanted.iter().find(|(name, _)| *name == stream) else { continue };
             if *from < end && end - from <= PEEK {
@@ -276,7 +279,7 @@ fn put_aside(home: &Home, uid: Uid, now_ms: u64) -> Result<End, FileError> {
     };
     let end = End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms());
     let tombstone = Tombstone { uid, id: CommandId(id), expires_ms, end: end.clone() };
-    home.tombstones().insert_many(&[tombstone])?;
+    home.tombstones.insert_many(&[tombstone])?;
     home.state.quarantine(uid)?;
     Ok(end)
 }
@@ -295,7 +298,7 @@ pub(super) fn request(home: &Home, uid: Uid, cancel: &Cancel) -> Done {
 
 /// Answers a cancel for a command that has no directory: its end is known, or becomes known now.
 pub(super) fn tell(home: &Home, session: u64, seq: u64, cancel: &wire::CommandCancel, uid: Uid) -> Done {
-    let mut tombstones = home.tombstones();
+    let tombstones = &home.tombstones;
     let found = tombstones.get(uid).and_then(|known| match known {
         Some(known) => Ok(known.end.to_result(uid, known.id.0)),
         None => {
@@ -356,7 +359,18 @@ fn bury(home: &Home, delivered: Vec<Delivered>) -> Result<(), FileError> {
         graves.push(Tombstone { uid: one.uid, id: CommandId(one.id), expires_ms: one.expires_ms, end });
     }
     crash::point("agent.forget.before");
-    home.tombstones().insert_many(&graves)?;
+    match home.tombstones.insert_many(&graves) {
+        Err(error) if error.is_full() => {
+            // The manager has every byte of them, and the record alone still prevents a second run: their output makes
+            // the room for their tombstones.
+            warn!(error = %common::error::Chain(&error), "The disk is full: output that was delivered goes first");
+            for one in &delivered {
+                segment::remove_all(&home.dir(one.uid))?;
+            }
+            home.tombstones.insert_many(&graves)?;
+        }
+        other => other?,
+    }
     crash::point("agent.forget.after");
     for one in &delivered {
         cgroup::remove(&home.base, one.uid);
@@ -370,7 +384,7 @@ pub(super) fn describe(home: &Home, session: u64, uids: Vec<Uid>) -> Done {
     for uid in uids {
         match record::read(&home.dir(uid)) {
             Ok(history) => commands.push((uid, history.spec.raw)),
-            Err(_) => match home.tombstones().get(uid) {
+            Err(_) => match home.tombstones.get(uid) {
                 Ok(Some(known)) => past.push(known.end.to_result(uid, known.id.0)),
                 Ok(None) => {}
                 Err(error) => {
@@ -387,7 +401,7 @@ pub(super) fn save(home: &Home, now_ms: u64, clock: Option<&Saved>, memory: Opti
     let kept = clock
         .map_or(Ok(()), |clock| home.files.save_clock(clock))
         .and_then(|()| memory.map_or(Ok(()), |memory| home.files.save_manager(memory)));
-    if let Err(error) = home.tombstones().expire(now_ms) {
+    if let Err(error) = home.tombstones.expire(now_ms) {
         warn!(error = %common::error::Chain(&error), "Old tombstones could not be removed");
     }
     Done::Saved(kept)
@@ -396,8 +410,9 @@ pub(super) fn save(home: &Home, now_ms: u64, clock: Option<&Saved>, memory: Opti
 /// All tombstones as items of an inventory.
 pub(super) fn list_tombstones(home: &Home, session: u64) -> Done {
     let items = home
-        .tombstones()
-        .iter()
+        .tombstones
+        .list()
+        .into_iter()
         .map(|(uid, id)| wire::InventoryItem {
             uid: uid.to_wire(),
             id: id.0,

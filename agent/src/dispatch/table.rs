@@ -13,6 +13,7 @@ use common::id::Uid;
 use common::model::StreamName;
 use common::wire::{CommandPhase, CommandResult, InventoryItem, StreamLength};
 
+use super::jobs::Shim;
 use super::ship::Ship;
 
 /// Where a command stands on this host.
@@ -59,6 +60,10 @@ pub(super) struct Delivery {
     pub(super) running_told: bool,
     /// The result left in this session.
     pub(super) result_sent: bool,
+    /// The number of the frame that carried it.
+    pub(super) result_seq: u64,
+    /// The manager refused it in this session: it is kept, and the next session tries again.
+    pub(super) result_refused: bool,
 }
 
 /// One command.
@@ -73,6 +78,10 @@ pub(super) struct Entry {
     pub(super) cancel: Option<Cancel>,
     /// A shim lives, as far as we know: its end will be noticed.
     pub(super) watched: bool,
+    /// Which shim would be started next.
+    pub(super) shim: Shim,
+    /// How often in a row its lock was held by a process that could not be watched.
+    pub(super) adoptions: u8,
     /// The manager has END and every byte.
     pub(super) acked: bool,
     /// `Command` frames that wait for durability.
@@ -101,6 +110,8 @@ impl Entry {
             started: None,
             cancel: None,
             watched: false,
+            shim: Shim::First,
+            adoptions: 0,
             acked: false,
             waiting_acks: Vec::new(),
             waiting_cancels: Vec::new(),
@@ -218,6 +229,13 @@ impl Table {
     /// The uid under which an id is known.
     pub(super) fn uid_of(&self, id: u64) -> Option<Uid> {
         self.ids.get(&id).copied()
+    }
+
+    /// The command whose result left in the frame of that number.
+    pub(super) fn uid_of_result(&self, seq: u64) -> Option<Uid> {
+        self.iter()
+            .find(|(_, entry)| entry.delivery.result_sent && entry.delivery.result_seq == seq)
+            .map(|(uid, _)| uid)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Uid, &Entry)> {

@@ -30,6 +30,8 @@ pub(crate) const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// A cgroup whose last process is just exiting is busy for a moment.
 const REMOVE_TRIES: u32 = 20;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+/// What we make below the cgroup of a command.
+const LEAVES: [&str; 2] = ["shim", "work"];
 /// How often TERM is given to processes that were not there the time before.
 const SIGNAL_ROUNDS: u32 = 8;
 
@@ -225,7 +227,14 @@ pub fn processes(path: &Path) -> Vec<Pid> {
 /// one that is still in use stays for the next time.
 pub fn remove(base: &Base, uid: Uid) {
     let Some(path) = base.of(uid) else { return };
-    remove_tree(&path);
+    // Nearly always there is nothing but our own leaves: three calls, and no listing under the lock of the tree.
+    for leaf in LEAVES {
+        drop(fs::remove_dir(path.join(leaf)));
+    }
+    match fs::remove_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => drop(remove_tree(&path)),
+        _ => {}
+    }
 }
 
 /// Removes a cgroup and all below it, deepest first; `false` when one is still in use.

@@ -194,7 +194,7 @@ fn run(
     }
     drop(door);
     crash::point("shim.go.after");
-    notifier.want();
+    notifier.soon(Instant::now());
     let timeout = (command.timeout_ms > 0).then(|| Duration::from_millis(command.timeout_ms));
     let watched = Watch { dir, wake, children, crew: &mut crew, taps: &mut taps, notifier, timeout }
         .run()
@@ -398,6 +398,12 @@ impl Notifier {
     /// Something is there to be read.
     pub(super) fn want(&mut self) {
         self.wanted = true;
+    }
+
+    /// The same, not at once: a command that is over by then needs one note and not two.
+    fn soon(&mut self, now: Instant) {
+        self.wanted = true;
+        self.not_before = Some(now + NOTE_PAUSE);
     }
 
     /// When the waiting note may go.

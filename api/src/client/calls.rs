@@ -300,16 +300,22 @@ impl Client {
         request: impl Fn() -> Result<Request<Full<Bytes>>, ClientError>,
         repeatable: bool,
     ) -> Result<(Connection, Response<Incoming>), ClientError> {
+        let mut broken = None;
         loop {
             let mut connection = match self.kept().await {
                 Some(connection) => connection,
-                None => self.shared.dialer.dial(DIAL).await?,
+                None => match (self.shared.dialer.dial(DIAL).await, broken) {
+                    (Ok(connection), _) => connection,
+                    // Whoever took the call before is away now: that is a break, not an address where nobody is.
+                    (Err(_), Some(error)) => return Err(self.shared.dialer.lost(error)),
+                    (Err(error), None) => return Err(error),
+                },
             };
             let fresh = connection.is_fresh();
             match connection.send(request()?).await {
                 Ok(answer) => return Ok((connection, answer)),
                 // The manager closed it just as we wanted to use it: no reason to trouble anybody.
-                Err(error) if !fresh && (repeatable || error.is_canceled()) => {}
+                Err(error) if !fresh && (repeatable || error.is_canceled()) => broken = Some(error),
                 Err(error) => return Err(self.shared.dialer.lost(error)),
             }
         }
@@ -490,5 +496,62 @@ mod tests {
         let problem = error.problem().cloned();
         assert_eq!(problem.as_ref().map(|problem| problem.status), Some(502));
         assert_eq!(problem.and_then(|problem| problem.detail).as_deref(), Some("<html>proxy</html>"));
+    }
+    /// Reads one request to the end of its head and body of known length.
+    async fn hear(peer: &mut tokio::net::UnixStream) -> std::io::Result<String> {
+        use tokio::io::AsyncReadExt;
+        let mut heard = Vec::new();
+        let mut block = [0; 4096];
+        while !heard.ends_with(b"}") {
+            let got = peer.read(&mut block).await?;
+            if got == 0 {
+                break;
+            }
+            heard.extend_from_slice(block.get(..got).unwrap_or_default());
+        }
+        Ok(String::from_utf8_lossy(&heard).into_owned())
+    }
+
+    fn key_in(request: &str) -> Option<&str> {
+        request.lines().find_map(|line| line.strip_prefix("idempotency-key: "))
+    }
+
+    #[tokio::test]
+    async fn a_keyed_call_on_a_kept_connection_outlives_a_restart_of_the_manager() -> anyhow::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        const ANSWER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("api.sock");
+        let client = Client::new(Endpoint::unix(&path))?;
+        let submit = || async {
+            let call = client.post("/x".to_owned(), &serde_json::json!({ "a": 1 }))?.keyed();
+            client.send(&call).await
+        };
+        let listener = tokio::net::UnixListener::bind(&path)?;
+        let manager = async {
+            let (mut peer, _) = listener.accept().await?;
+            hear(&mut peer).await?;
+            peer.write_all(ANSWER).await?;
+            let taken = hear(&mut peer).await?;
+            // It dies after it took the second call: the socket file stays, nobody listens.
+            drop(listener);
+            drop(peer);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            std::fs::remove_file(&path)?;
+            let again = tokio::net::UnixListener::bind(&path)?;
+            let (mut peer, _) = again.accept().await?;
+            let repeated = hear(&mut peer).await?;
+            peer.write_all(ANSWER).await?;
+            anyhow::Ok((taken, repeated))
+        };
+        let caller = async {
+            submit().await?;
+            anyhow::Ok(submit().await?)
+        };
+        let (heard, answered) = tokio::join!(manager, caller);
+        let (taken, repeated) = heard?;
+        assert_eq!(answered?, Bytes::from_static(b"{}"));
+        assert!(key_in(&taken).is_some_and(|key| Some(key) == key_in(&repeated)), "the same key both times");
+        Ok(())
     }
 }

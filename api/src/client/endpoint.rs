@@ -1,6 +1,5 @@
 //! Where the manager is and how to show who we are: parsed once, from a URL or from the environment.
 
-use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -116,32 +115,6 @@ impl Endpoint {
         self
     }
 
-    /// Reads `PAPRIKA_API`, `PAPRIKA_CA` and `PAPRIKA_TOKEN`; `None` when the first is not set.
-    ///
-    /// # Errors
-    /// When the address has another form.
-    pub fn from_env() -> Result<Option<Self>, EndpointError> {
-        Self::from_variables(|name| env::var(name).ok().filter(|value| !value.is_empty()))
-    }
-
-    /// Reads the same variables from anywhere.
-    ///
-    /// # Errors
-    /// When the address has another form.
-    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, EndpointError> {
-        let Some(api) = get("PAPRIKA_API") else {
-            return Ok(None);
-        };
-        let mut endpoint = Self::parse(api.trim())?;
-        if let Some(ca) = get("PAPRIKA_CA") {
-            endpoint = endpoint.ca_file(ca);
-        }
-        if let Some(token) = get("PAPRIKA_TOKEN") {
-            endpoint = endpoint.token(token.trim());
-        }
-        Ok(Some(endpoint))
-    }
-
     /// Where it leads.
     #[must_use]
     pub fn address(&self) -> &Address {
@@ -168,8 +141,6 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use std::collections::HashMap;
 
     use super::*;
 
@@ -210,15 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_gives_address_anchors_and_token() {
-        let variables =
-            HashMap::from([("PAPRIKA_API", "https://h:1"), ("PAPRIKA_CA", "/ca.pem"), ("PAPRIKA_TOKEN", "hunter2\n")]);
-        let endpoint =
-            Endpoint::from_variables(|name| variables.get(name).map(|value| (*value).to_owned())).unwrap().unwrap();
-        assert_eq!(endpoint.address().to_string(), "https://h:1");
-        assert!(matches!(&endpoint.anchors, Anchors::File(path) if path == Path::new("/ca.pem")));
-        assert_eq!(endpoint.token.as_ref().map(Secret::expose), Some("hunter2"));
+    fn a_token_does_not_show_itself() {
+        let endpoint = Endpoint::parse("https://h:1").unwrap().token("hunter2");
         assert!(!format!("{endpoint:?}").contains("hunter2"));
-        assert!(Endpoint::from_variables(|_| None).unwrap().is_none());
     }
 }

@@ -8,9 +8,8 @@ mod verbs;
 use clap::{Args, Subcommand, ValueEnum};
 
 pub use verbs::{
-    AgentArgs, AgentCert, AgentNamed, AgentRemove, AgentVerb, CancelArgs, CommandsArgs, CompletionsArgs, EventsArgs,
-    LogsArgs, OpArgs, ReleaseArgs, RunArgs, ShowArgs, Start, StreamChoice, TokenArgs, TokenNew, TokenRevoke,
-    TokenScope, TokenVerb,
+    AgentArgs, AgentRemove, AgentVerb, CancelArgs, CommandsArgs, CompletionsArgs, EventsArgs, LogsArgs, OpArgs,
+    ReleaseArgs, RunArgs, ShowArgs, Start, StreamChoice, TokenArgs, TokenNew, TokenScope, TokenVerb,
 };
 
 /// Options that every client verb takes, before or behind the verb.

@@ -1,7 +1,5 @@
 //! `cancel`: stops commands; each is asked for even when another cannot be.
 
-use std::io::{self, Write as _};
-
 use api::client::Client;
 use api::commands::{CancelAnswer, CancelOutcome, CancelRequest};
 
@@ -18,8 +16,7 @@ pub(super) async fn run(client: &Client, printer: Printer, args: &CancelArgs) ->
             Ok(answer) => printer.element(&answer, sentence)?,
             Err(error) => {
                 let failure = Failure::from(error);
-                // Nobody is left to tell when stderr is gone too.
-                let _ = io::stderr().lock().write_all(failure.lines().as_bytes());
+                failure.tell();
                 // The first failure gives the code: it is the one that people look at.
                 if code == 0 {
                     code = failure.kind().exit_code();

@@ -1,7 +1,5 @@
 //! `release`: lets commands go that wait since the manager's store was restored from an older copy.
 
-use std::io::{self, Write as _};
-
 use api::client::Client;
 
 use crate::args::ReleaseArgs;
@@ -17,8 +15,7 @@ pub(super) async fn run(client: &Client, printer: Printer, args: &ReleaseArgs) -
             })?,
             Err(error) => {
                 let failure = Failure::from(error);
-                // Nobody is left to tell when stderr is gone too.
-                let _ = io::stderr().lock().write_all(failure.lines().as_bytes());
+                failure.tell();
                 if code == 0 {
                     code = failure.kind().exit_code();
                 }

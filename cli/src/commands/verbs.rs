@@ -1,7 +1,5 @@
 //! From a parsed verb to its file, and from its end to an exit code.
 
-use std::io::{self, Write as _};
-
 use super::{
     agent, agents, cancel, completions, ending, events, list, logs, op, release, remote, run, show, status, token,
 };
@@ -20,8 +18,7 @@ pub fn execute(globals: &Globals, verb: Client, tree: impl FnOnce() -> clap::Com
         Ok(code) => code,
         Err(failure) => {
             if !failure.is_closed_pipe() {
-                // Nobody is left to tell when stderr is gone too.
-                let _ = io::stderr().lock().write_all(failure.lines().as_bytes());
+                failure.tell();
             }
             exit_code(&failure, is_run)
         }
@@ -74,6 +71,8 @@ async fn dispatch(globals: &Globals, verb: Client) -> Result<u8, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

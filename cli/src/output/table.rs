@@ -33,12 +33,6 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(escape::text));
     }
 
-    /// Tells whether there is no row.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Lays it out for a screen of `columns`, or as wide as it is. Where it is too wide, the last column is cut.
     #[must_use]
     pub fn lay_out(&self, columns: Option<usize>) -> String {

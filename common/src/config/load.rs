@@ -1,11 +1,12 @@
 //! From a file to a checked value: size bound, parse, and the message that says where and what instead.
 
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::durable::read_bounded;
 use crate::suggest::nearest;
 
 /// Largest configuration file that is read.
@@ -23,12 +24,6 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// The file is larger than any configuration.
-    #[error("{path} is larger than 1 MiB", path = path.display())]
-    TooLarge {
-        /// Which file.
-        path: PathBuf,
-    },
     /// The content is not what it should be. The text holds place, key and hint.
     #[error("{0}")]
     Content(String),
@@ -40,10 +35,8 @@ pub enum ConfigError {
 /// When it cannot be read or has an unknown key, a wrong type or a value out of range.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
-        return Err(ConfigError::TooLarge { path: path.to_owned() });
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let bytes = File::open(path).and_then(|file| read_bounded(file, MAX_BYTES)).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable(io::ErrorKind::InvalidData.into()))?;
     parse(&text, &path.display().to_string())
 }
 

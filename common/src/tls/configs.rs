@@ -88,7 +88,7 @@ pub fn api_server(
         .with_single_cert(chain, key)
         .map_err(TlsError::Config)?;
     forget_sessions(&mut config);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -1,13 +1,15 @@
 //! Certificates and keys from files. A private key that others can read is refused.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::durable::read_bounded;
 
 /// Largest file that is read as a certificate or key: a bundle of a few hundred anchors.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -104,9 +106,7 @@ fn read(path: &Path, private: bool) -> Result<Vec<u8>, MaterialError> {
     if private && mode & 0o077 != 0 {
         return Err(MaterialError::Exposed { path: path.to_owned(), mode });
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
+    read_bounded(file, MAX_BYTES).map_err(unreadable)
 }
 
 fn content(what: &'static str) -> MaterialError {

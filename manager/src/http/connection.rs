@@ -1,5 +1,5 @@
 //! One connection from its first byte to its end: TLS, limits on heads and idleness, and an orderly end when the manager
-//! stops.
+//! stops. HTTP/1.1 and nothing else, so that every limit exists once (`docs/decisions/0003-http1-only.md`).
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -13,10 +13,9 @@ use common::shutdown::{Shutdown, Tasks};
 use common::tls::TlsAcceptor;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,19 +29,13 @@ use super::gate::Door;
 /// From the accepted socket to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the head of a request; also how long a connection may be idle between two requests.
-const HEAD: Duration = Duration::from_secs(10);
+pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// How long requests in progress may take to end when the manager stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Header lines of a request: ours have ten.
 const MAX_HEADERS: usize = 64;
 /// Bytes of a head, and bytes of an answer that wait for a slow reader.
 const MAX_BUFFER: usize = 64 * 1024;
-/// Requests at the same time on one HTTP/2 connection: one for each command that a console follows.
-const MAX_STREAMS: u32 = 200;
-/// Bytes of the head of an HTTP/2 request.
-const MAX_HEAD_LIST: u32 = 32 * 1024;
-/// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
-const H2_PING: Duration = Duration::from_secs(20);
 
 /// What all connections have in common.
 #[derive(Clone)]
@@ -123,27 +116,18 @@ pub(super) async fn serve(
     door: Door,
     connections: Connections,
 ) {
-    let Connections { app, shutdown, tasks, .. } = connections;
+    let Connections { app, shutdown, .. } = connections;
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(door);
         app.clone().oneshot(request.map(Body::new))
     });
-    let mut builder = auto::Builder::new(Tracked(tasks));
-    builder
-        .http1()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_BUFFER);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(H2_PING)
-        .keep_alive_timeout(H2_PING)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD_LIST)
-        .max_send_buf_size(MAX_BUFFER);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.requested() => {
@@ -156,18 +140,5 @@ pub(super) async fn serve(
     };
     if let Err(error) = ended {
         debug!(peer.addr = %door, error = %error, "A connection ended with an error");
-    }
-}
-
-/// Lets hyper start its tasks where all our tasks are.
-#[derive(Clone)]
-struct Tracked(Tasks);
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn("http stream", future);
     }
 }

@@ -10,14 +10,14 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use store::types::Scope;
 use tokio::time::Instant;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 
 use super::problem::Refusal;
-use crate::service::{Caller, Service};
+use crate::service::{Caller, Refused, Service};
 
 /// How a request came in; put on it by the connection, never by the peer.
 #[derive(Debug, Clone, Copy)]
@@ -138,15 +138,23 @@ async fn check(
     let door = request.extensions().get::<Door>().copied();
     let from = door.map(|door| door.to_string());
     let from = from.as_deref().unwrap_or("nowhere");
+    let asked = format!("{} {}", request.method(), request.uri().path());
     let (caller, bearer) = match identify(&service, door, request.headers()).await {
         Ok(identified) => identified,
         Err(refusal) => {
             tracing::debug!(peer.addr = from, "A request was refused: nobody is recognised");
-            return refusal.into_response();
+            let answer = refusal.into_response();
+            // A store that could not say who it is has refused nobody.
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                let refused = Refused { from, asked: &asked, code: "unauthenticated" };
+                service.note_stranger(bearer_of(request.headers()), refused).await;
+            }
+            return answer;
         }
     };
     if let Err(error) = caller.may(need) {
         tracing::info!(actor = %caller.actor.0, peer.addr = from, "A request was refused: the caller's scope is too small");
+        service.note_overreach(&caller, Refused { from, asked: &asked, code: error.code() }).await;
         return Refusal::from(error).into_response();
     }
     let standing = Standing { service, bearer, checked: Instant::now() };
@@ -163,22 +171,20 @@ async fn identify(
     if let Some(Door::Local { uid }) = door {
         return Ok((service.local_caller(uid), None));
     }
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return Err(Refusal::unauthenticated("send exactly one header `Authorization: Bearer <token>`"));
-    };
-    let bearer = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    let Some(bearer) = bearer else {
-        return Err(Refusal::unauthenticated("the header has the form `Authorization: Bearer <token>`"));
+    let Some(bearer) = bearer_of(headers) else {
+        return Err(Refusal::unauthenticated("send exactly one header of the form `Authorization: Bearer <token>`"));
     };
     match service.authenticate(bearer).await? {
         Some(caller) => Ok((caller, Some(bearer.into()))),
         // Wrong, expired and revoked look the same from outside.
         None => Err(Refusal::unauthenticated("the token is not valid; it may have expired or been revoked")),
     }
+}
+
+/// The token of a request, if it has exactly one.
+fn bearer_of(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -129,6 +129,7 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
+    /// Protocol R-LIMIT-1, as are the two below.
     #[test]
     fn one_address_pushes_out_only_its_own_oldest() {
         let mut admission = Admission::new(CAPS);

@@ -6,7 +6,8 @@
 //! result ─► END committed ─► every byte stored? ─► output synced ─► ResultAck
 //! inventory ─► one page at a time ─► Reconcile
 //! ```
-//! No sockets here. A failure of the store ends the session; the next one repairs by its inventory.
+//! No sockets here. A failure of the store ends the session; the next one repairs by its inventory. A malformed message
+//! about one command is refused and does not: the next session would only hear it again (protocol R-RES-6).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -22,10 +23,10 @@ use common::wire::bye::Code;
 use common::wire::frame::Body;
 use common::wire::{self, nak};
 use store::StoreError;
-use store::types::{AckAnswer, Appended, Chunk, ResultTaken};
+use store::types::{AckAnswer, Appended, Chunk, Held, Import, ResultTaken};
 
 use super::inflight::InFlight;
-use super::messages::{self, Violation};
+use super::messages::{self, Malformed};
 use super::reconcile::{Own, judge_page};
 use crate::registry::SessionHandle;
 use crate::service::Service;
@@ -57,6 +58,30 @@ impl Answer {
 
     fn nak(reply_to: u64, code: nak::Code, reason: &str) -> Self {
         Self { reply_to, body: Body::Nak(wire::Nak { code: code.into(), reason: reason.to_owned() }) }
+    }
+}
+
+/// What an agent sent breaks the rules of the session itself: its stages, its limits or its credit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation(pub &'static str);
+
+/// Why a frame was not taken.
+enum Fault {
+    /// What it says about one command cannot be true: it is refused, and the session goes on.
+    Refused(Malformed),
+    /// The session is over.
+    Over(Violation),
+}
+
+impl From<Malformed> for Fault {
+    fn from(malformed: Malformed) -> Self {
+        Self::Refused(malformed)
+    }
+}
+
+impl From<Violation> for Fault {
+    fn from(violation: Violation) -> Self {
+        Self::Over(violation)
     }
 }
 
@@ -108,6 +133,8 @@ pub struct Inbound {
     pages: VecDeque<(u64, wire::Inventory)>,
     judging: bool,
     listed: HashSet<Uid>,
+    /// A line of the inventory named nobody: it cannot be said that any command is missing.
+    unreadable: bool,
     settled: bool,
 }
 
@@ -131,6 +158,7 @@ impl Inbound {
             pages: VecDeque::new(),
             judging: false,
             listed: HashSet::new(),
+            unreadable: false,
             settled: false,
         }
     }
@@ -164,19 +192,29 @@ impl Inbound {
     /// Takes a frame that was judged to have its place here. Answers what can be said at once.
     ///
     /// # Errors
-    /// When the frame cannot be true: the session is over.
+    /// When the frame breaks the rules of the session, which is over then.
     pub fn frame(&mut self, seq: u64, reply_to: u64, body: Body) -> Result<Option<Answer>, Violation> {
-        match body {
-            Body::CommandAck(ack) => self.command_ack(seq, reply_to, &ack)?,
-            Body::CommandProgress(progress) => self.command_progress(seq, &progress)?,
-            Body::CommandOutput(output) => return self.command_output(seq, output),
-            Body::CommandResult(result) => self.command_result(seq, &result)?,
-            Body::Inventory(page) => self.inventory(seq, page)?,
-            Body::Nak(nak) => self.nak(reply_to, &nak),
+        let taken = match body {
+            Body::CommandAck(ack) => self.command_ack(seq, reply_to, &ack),
+            Body::CommandProgress(progress) => self.command_progress(seq, &progress),
+            Body::CommandOutput(output) => self.command_output(seq, output),
+            Body::CommandResult(result) => self.command_result(seq, &result),
+            Body::Inventory(page) => return self.inventory(seq, page).map(|()| None),
+            Body::Nak(nak) => {
+                self.nak(reply_to, &nak);
+                Ok(None)
+            }
             // Everything else is for the session, or needs no answer.
-            _ => {}
+            _ => Ok(None),
+        };
+        match taken {
+            Ok(answer) => Ok(answer),
+            Err(Fault::Refused(malformed)) => {
+                tracing::warn!(agent.id = %self.agent, reason = malformed.0, "an agent sent a malformed message");
+                Ok(Some(Answer::nak(seq, nak::Code::Invalid, malformed.0)))
+            }
+            Err(Fault::Over(violation)) => Err(violation),
         }
-        Ok(None)
     }
 
     /// Waits for the next call of the store to end and answers what is to be said.
@@ -199,6 +237,12 @@ impl Inbound {
             Done::Over(refusal) => return Err(refusal),
             Done::Result { uid, taken, output } => {
                 self.service.counters().results.add(1);
+                if taken.acked {
+                    crash::point("manager.result.before-ack");
+                    self.forget(taken.command, uid, &mut answers);
+                    crash::point("manager.result.after-ack");
+                    return Ok(answers);
+                }
                 self.ending.insert(taken.command, (uid, output));
                 self.look_at.insert(taken.command);
                 self.acknowledge();
@@ -211,12 +255,8 @@ impl Inbound {
             }
             Done::Acked(acked) => {
                 self.acking = false;
-                let store_position = self.service.store().position().position.0;
                 for (id, uid) in acked {
-                    self.ending.remove(&id);
-                    self.owned.remove(&uid);
-                    self.window.close(uid);
-                    answers.push(Answer::push(Body::ResultAck(wire::ResultAck { uid: uid.to_wire(), store_position })));
+                    self.forget(id, uid, &mut answers);
                 }
                 if !answers.is_empty() {
                     crash::point("manager.result.after-ack");
@@ -228,11 +268,20 @@ impl Inbound {
         Ok(answers)
     }
 
-    fn command_ack(&mut self, seq: u64, reply_to: u64, ack: &wire::CommandAck) -> Result<(), Violation> {
+    /// Tells the agent that it may forget a command, and forgets it here.
+    fn forget(&mut self, id: CommandId, uid: Uid, answers: &mut Vec<Answer>) {
+        self.ending.remove(&id);
+        self.owned.remove(&uid);
+        self.window.close(uid);
+        let store_position = self.service.store().position().position.0;
+        answers.push(Answer::push(Body::ResultAck(wire::ResultAck { uid: uid.to_wire(), store_position })));
+    }
+
+    fn command_ack(&mut self, seq: u64, reply_to: u64, ack: &wire::CommandAck) -> Result<Option<Answer>, Fault> {
         let (uid, answer) = (messages::uid(&ack.uid)?, messages::ack(ack)?);
         self.awaited.remove(&reply_to);
         self.acked(seq, uid, answer);
-        Ok(())
+        Ok(None)
     }
 
     fn acked(&mut self, seq: u64, uid: Uid, answer: AckAnswer) {
@@ -245,7 +294,7 @@ impl Inbound {
         });
     }
 
-    fn command_progress(&mut self, seq: u64, progress: &wire::CommandProgress) -> Result<(), Violation> {
+    fn command_progress(&mut self, seq: u64, progress: &wire::CommandProgress) -> Result<Option<Answer>, Fault> {
         let (uid, report) = (messages::uid(&progress.uid)?, messages::progress(progress)?);
         let (service, agent) = (self.service.clone(), self.agent.clone());
         self.flight.push(async move {
@@ -254,10 +303,10 @@ impl Inbound {
                 Err(error) => failed(seq, &error),
             }
         });
-        Ok(())
+        Ok(None)
     }
 
-    fn command_result(&mut self, seq: u64, result: &wire::CommandResult) -> Result<(), Violation> {
+    fn command_result(&mut self, seq: u64, result: &wire::CommandResult) -> Result<Option<Answer>, Fault> {
         let (uid, reported) = (messages::uid(&result.uid)?, messages::reported(result)?);
         let output = reported.streams.iter().any(|stream| stream.length > 0);
         let (service, agent) = (self.service.clone(), self.agent.clone());
@@ -267,7 +316,7 @@ impl Inbound {
                 Err(error) => failed(seq, &error),
             }
         });
-        Ok(())
+        Ok(None)
     }
 
     /// A Command that was not understood is refused; nothing of it runs. Other Naks are for the log.
@@ -291,21 +340,21 @@ impl Inbound {
         self.acked(reply_to, uid, answer);
     }
 
-    fn command_output(&mut self, seq: u64, output: wire::CommandOutput) -> Result<Option<Answer>, Violation> {
+    fn command_output(&mut self, seq: u64, output: wire::CommandOutput) -> Result<Option<Answer>, Fault> {
         let uid = messages::uid(&output.uid)?;
         let Some(stream) = StreamName::from_wire(output.stream) else {
             return Ok(Some(Answer::nak(seq, nak::Code::Unsupported, "unknown stream")));
         };
         let bytes = output.data.len() as u64;
         if output.data.len() > limits::MAX_OUTPUT_PAYLOAD {
-            return Err(Violation("an output frame carries too much"));
+            return Err(Violation("an output frame carries too much").into());
         }
         if output.gap > 0 && bytes > 0 {
-            return Err(Violation("an output frame is bytes or a gap, not both"));
+            return Err(Malformed("an output frame is bytes or a gap, not both").into());
         }
         let end = output.offset.checked_add(bytes).and_then(|end| end.checked_add(output.gap));
         let Some(end) = end.filter(|end| *end <= i64::MAX as u64) else {
-            return Err(Violation("an offset is out of range"));
+            return Err(Malformed("an offset is out of range").into());
         };
         let Some(command) = self.owned.get(&uid).copied() else {
             return Ok(Some(Answer::nak(seq, nak::Code::NotMine, "this session does not hold that command")));
@@ -418,30 +467,27 @@ impl Inbound {
             return Err(Violation("the inventory is too long"));
         }
         self.pages.push_back((seq, page));
-        self.judge()
+        self.judge();
+        Ok(())
     }
 
     /// Judges the next page, unless one is under way: the last one must see all others.
-    fn judge(&mut self) -> Result<(), Violation> {
+    fn judge(&mut self) {
         if self.judging {
-            return Ok(());
+            return;
         }
-        let Some((reply_to, page)) = self.pages.pop_front() else { return Ok(()) };
+        let Some((reply_to, page)) = self.pages.pop_front() else { return };
         let mut held = Vec::new();
         let mut described = Vec::new();
         for item in &page.items {
-            let line = messages::held(item)?;
-            self.listed.insert(line.uid);
-            if item.command.is_empty() {
-                held.push(line);
-            } else {
-                let import = messages::import(&self.agent, self.handle.journal(), &line, &item.command)?;
-                described.push(import);
+            if let Err(malformed) = self.line(item, &mut held, &mut described) {
+                // A line gets no answer, and nothing is concluded about what it may have named.
+                tracing::warn!(agent.id = %self.agent, reason = malformed.0, "a line of an inventory is malformed");
             }
         }
         // Only the first last page ends the inventory; described commands follow in pages of their own.
         let last = page.last && !self.settled;
-        let listed = last.then(|| std::mem::take(&mut self.listed));
+        let listed = last.then(|| std::mem::take(&mut self.listed)).filter(|_| !self.unreadable);
         self.settled |= last;
         self.judging = true;
         let (service, agent, handle) = (self.service.clone(), self.agent.clone(), self.handle.clone());
@@ -451,6 +497,23 @@ impl Inbound {
                 Err(error) => Done::Over(crate::service::sessions::refusal(&error)),
             }
         });
+    }
+
+    /// Reads one line of the inventory.
+    fn line(
+        &mut self,
+        item: &wire::InventoryItem,
+        held: &mut Vec<Held>,
+        described: &mut Vec<Import>,
+    ) -> Result<(), Malformed> {
+        let uid = messages::uid(&item.uid).inspect_err(|_| self.unreadable = true)?;
+        self.listed.insert(uid);
+        let line = messages::held(item)?;
+        if item.command.is_empty() {
+            held.push(line);
+        } else {
+            described.push(messages::import(&self.agent, self.handle.journal(), &line, &item.command)?);
+        }
         Ok(())
     }
 
@@ -469,10 +532,7 @@ impl Inbound {
             self.handle.set_reconciled();
             self.service.wake().agent(&self.agent);
         }
-        if let Err(violation) = self.judge() {
-            let refusal = Refusal::new(Code::ProtocolError, violation.0);
-            self.flight.push(async move { Done::Over(refusal) });
-        }
+        self.judge();
     }
 }
 

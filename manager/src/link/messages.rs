@@ -1,6 +1,7 @@
 //! Wire messages to records of the store and back, each in one function.
 //!
-//! What an agent says is cut to its limits here; what cannot be true is a violation and ends the session.
+//! What an agent says is cut to its limits here. What cannot be true is a malformed message: it is refused and changes
+//! nothing, and the session goes on with everything else (protocol R-RES-6).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,16 +22,16 @@ const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// Flags of one result.
 const MAX_FLAGS: usize = 64;
 
-/// What an agent sent cannot be true.
+/// What an agent said about one command cannot be true; the text says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Violation(pub &'static str);
+pub struct Malformed(pub &'static str);
 
-type Checked<T> = Result<T, Violation>;
+type Checked<T> = Result<T, Malformed>;
 
 /// Reads the uid of a message.
 pub fn uid(bytes: &[u8]) -> Checked<Uid> {
-    Uid::from_wire(bytes).map_err(|_| Violation("a uid has not 16 bytes"))
+    Uid::from_wire(bytes).map_err(|_| Malformed("a uid has not 16 bytes"))
 }
 
 /// Reads the answer to a Command.
@@ -42,7 +43,7 @@ pub fn ack(ack: &wire::CommandAck) -> Checked<AckAnswer> {
         Answer::Deferred => AckAnswer::Deferred { until: ack.deferred_until_ms },
         Answer::Refused => AckAnswer::Refused { code: short(&ack.code), text: short(&ack.text) },
         Answer::Expired => AckAnswer::Expired,
-        Answer::Unspecified => return Err(Violation("an answer to a Command says nothing")),
+        Answer::Unspecified => return Err(Malformed("an answer to a Command says nothing")),
     })
 }
 
@@ -50,7 +51,7 @@ pub fn ack(ack: &wire::CommandAck) -> Checked<AckAnswer> {
 pub fn progress(said: &wire::CommandProgress) -> Checked<ProgressReport> {
     let phase = phase(said.phase)?;
     if phase == HeldPhase::Ended {
-        return Err(Violation("an end is reported by CommandResult, not as progress"));
+        return Err(Malformed("an end is reported by CommandResult, not as progress"));
     }
     let waits = phase == HeldPhase::Waiting;
     let counts = said.total > 0 || said.current > 0 || (!waits && !said.text.is_empty());
@@ -65,14 +66,14 @@ pub fn progress(said: &wire::CommandProgress) -> Checked<ProgressReport> {
 
 /// Reads the end of a command.
 pub fn reported(said: &wire::CommandResult) -> Checked<Reported> {
-    let outcome = Outcome::from_wire(said.outcome).ok_or(Violation("a result has no outcome"))?;
+    let outcome = Outcome::from_wire(said.outcome).ok_or(Malformed("a result has no outcome"))?;
     if said.value.len() > MAX_VALUE_BYTES {
-        return Err(Violation("the value of a result is too large"));
+        return Err(Malformed("the value of a result is too large"));
     }
     let value = match said.value.is_empty() {
         true => None,
         false => {
-            Some(String::from_utf8(said.value.to_vec()).map_err(|_| Violation("the value of a result is not UTF-8"))?)
+            Some(String::from_utf8(said.value.to_vec()).map_err(|_| Malformed("the value of a result is not UTF-8"))?)
         }
     };
     let error = (!said.error_code.is_empty())
@@ -109,8 +110,12 @@ pub fn reported(said: &wire::CommandResult) -> Checked<Reported> {
 fn stream_end(name: StreamName, said: &wire::StreamEnd) -> Checked<StreamEnd> {
     let mut segments = Vec::with_capacity(said.segments.len());
     for segment in &said.segments {
+        // An agent that does not know the hash of a segment says none; there is nothing to compare later.
+        if segment.hash.is_empty() {
+            continue;
+        }
         let hash =
-            <[u8; 32]>::try_from(&segment.hash[..]).map_err(|_| Violation("the hash of a segment has not 32 bytes"))?;
+            <[u8; 32]>::try_from(&segment.hash[..]).map_err(|_| Malformed("the hash of a segment has not 32 bytes"))?;
         segments.push((segment.offset, segment.length, hash));
     }
     let gaps = said.gaps.iter().map(|gap| Gap { offset: gap.offset, length: gap.length }).collect();
@@ -131,12 +136,12 @@ pub fn held(item: &wire::InventoryItem) -> Checked<Held> {
 
 /// Reads a command that only the agent knew, from the bytes it once received.
 pub fn import(agent: &Name, journal: Uid, held: &Held, command: &[u8]) -> Checked<Import> {
-    let command = wire::Command::decode(command).map_err(|_| Violation("a described command cannot be read"))?;
+    let command = wire::Command::decode(command).map_err(|_| Malformed("a described command cannot be read"))?;
     if uid(&command.uid)? != held.uid {
-        return Err(Violation("a described command has another uid than its line"));
+        return Err(Malformed("a described command has another uid than its line"));
     }
     let args = String::from_utf8(command.args.to_vec())
-        .map_err(|_| Violation("the arguments of a described command are not UTF-8"))?;
+        .map_err(|_| Malformed("the arguments of a described command are not UTF-8"))?;
     let mut env = BTreeMap::new();
     for var in command.env {
         env.insert(var.name, String::from_utf8_lossy(&var.value).into_owned());
@@ -238,7 +243,7 @@ fn phase(value: i32) -> Checked<HeldPhase> {
         Ok(P::Paused) => Ok(HeldPhase::Paused),
         Ok(P::Stopping) => Ok(HeldPhase::Stopping),
         Ok(P::Ended) => Ok(HeldPhase::Ended),
-        Ok(P::Unspecified) | Err(_) => Err(Violation("a phase is missing")),
+        Ok(P::Unspecified) | Err(_) => Err(Malformed("a phase is missing")),
     }
 }
 
@@ -266,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_true_is_a_violation() {
+    fn what_cannot_be_true_is_malformed() {
         assert!(uid(&[0; 15]).is_err());
         assert!(ack(&wire::CommandAck::default()).is_err());
         assert!(progress(&wire::CommandProgress::default()).is_err());
@@ -282,6 +287,19 @@ mod tests {
         let segments = vec![wire::SegmentHash { hash: vec![0; 31].into(), ..Default::default() }];
         let streams = vec![wire::StreamEnd { stream: wire::Stream::Stdout.into(), segments, ..Default::default() }];
         assert!(reported(&wire::CommandResult { streams, ..result }).is_err());
+    }
+
+    #[test]
+    fn a_segment_without_a_hash_is_one_that_is_not_known() {
+        let segments = vec![
+            wire::SegmentHash { offset: 0, length: 3, ..Default::default() },
+            wire::SegmentHash { offset: 3, length: 2, hash: vec![7; 32].into() },
+        ];
+        let end = wire::StreamEnd { stream: wire::Stream::Stdout.into(), length: 5, segments, ..Default::default() };
+        let result =
+            wire::CommandResult { outcome: wire::Outcome::Succeeded.into(), streams: vec![end], ..Default::default() };
+        let kept: Vec<_> = reported(&result).into_iter().flat_map(|said| said.streams).collect();
+        assert!(matches!(kept.as_slice(), [end] if end.length == 5 && end.segments == [(3, 2, [7; 32])]), "{kept:?}");
     }
 
     #[test]

@@ -71,6 +71,42 @@ struct Inner {
     starved: AtomicBool,
 }
 
+/// Places in the queue of a session, free again when they are dropped. Whoever records something as sent has the places
+/// for it first.
+#[derive(Debug)]
+pub struct Places {
+    places: Vec<mpsc::OwnedPermit<Order>>,
+    handle: SessionHandle,
+}
+
+impl Places {
+    /// Counts them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Hands orders over; `false` when the session is over or has no place for one.
+    #[must_use]
+    pub fn deliver(self, orders: Vec<Due>) -> bool {
+        let mut places = self.places.into_iter();
+        for due in orders {
+            if self.handle.fenced() {
+                return false;
+            }
+            let Some(place) = places.next() else { return false };
+            place.send(Order::Deliver(due));
+        }
+        true
+    }
+}
+
 /// The session's end of the handle.
 #[derive(Debug)]
 pub struct Orders {
@@ -179,17 +215,13 @@ impl SessionHandle {
         self.inner.closing.borrow().is_some()
     }
 
-    /// How many orders the session can take right now. Only the fanout gives orders that count, so the room it saw
-    /// does not shrink but by the one place that is kept for a proof of life.
+    /// Takes places for at most `wanted` orders; none when the session is over or full. One place is always left for a
+    /// proof of life. Nothing waits for a slow peer.
     #[must_use]
-    pub fn room(&self) -> usize {
-        if self.fenced() { 0 } else { self.inner.orders.capacity().saturating_sub(1) }
-    }
-
-    /// Hands an order over; `false` when the session is over or has no room. Nothing waits for a slow peer.
-    #[must_use]
-    pub fn deliver(&self, due: Due) -> bool {
-        !self.fenced() && self.inner.orders.try_send(Order::Deliver(due)).is_ok()
+    pub fn reserve(&self, wanted: usize) -> Places {
+        let room = if self.fenced() { 0 } else { self.inner.orders.capacity().saturating_sub(1) };
+        let places = (0..room.min(wanted)).map_while(|_| self.inner.orders.clone().try_reserve_owned().ok());
+        Places { places: places.collect(), handle: self.clone() }
     }
 
     /// Records that the fanout found no room: the session wakes it when there is some again.

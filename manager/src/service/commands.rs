@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use common::id::{CommandId, Name};
 use common::limits;
+use store::StoreError;
 use store::types::{
-    AuditEntry, AuditOutcome, Cancel, CancelAnswer, Command, CommandFilter, Idempotency, Millis, Request, Scope,
+    AuditEntry, AuditOutcome, Cancel, CancelAnswer, Command, CommandFilter, Due, Idempotency, Millis, Request, Scope,
     Submit, Submitted,
 };
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +15,8 @@ use super::callers::Caller;
 use super::core::Service;
 use super::error::ServiceError;
 use super::validate;
+use crate::fanout;
+use crate::registry::SessionHandle;
 
 /// Longest time one call may wait for the end of a command; callers ask again.
 pub const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -57,34 +60,95 @@ impl Service {
         as_job: bool,
         idempotency: Option<Idempotency>,
     ) -> Result<Submitted, ServiceError> {
-        let checked = self.may_submit(caller, &agents, &request, expires_in);
-        if let Err(refusal) = checked {
-            self.note_refusal(caller, "command.submit", &names(&agents), &refusal).await;
-            return Err(refusal);
-        }
-        let now = self.now();
-        let validity = expires_in.unwrap_or(limits::DEFAULT_EXPIRY);
-        let submit = Submit {
-            agents: agents.clone(),
-            request,
-            expires_at: now.saturating_add(millis(validity)),
-            actor: caller.actor.clone(),
-            as_job,
-            idempotency,
-            now,
-        };
-        let submitted = match self.store().submit(submit).await.map_err(ServiceError::from) {
-            Ok(submitted) => submitted,
-            Err(refusal) => {
-                self.note_refusal(caller, "command.submit", &names(&agents), &refusal).await;
-                return Err(refusal);
-            }
-        };
+        let submit = self.prepare(caller, agents, request, expires_in, as_job, idempotency).await?;
+        let agents = submit.agents.clone();
+        let submitted = self.store().submit(submit).await;
+        let submitted = self.or_noted(caller, &agents, submitted).await?;
         if !submitted.replayed {
             self.counters().submitted.add(submitted.commands.len() as u64);
             self.wake().agents(agents);
         }
         Ok(submitted)
+    }
+
+    /// Starts an operation on one agent; durable when it returns, and on its way when the agent is here.
+    ///
+    /// # Errors
+    /// When the caller may not, the request is wrong, the agent is unknown, or nothing can be recorded.
+    pub async fn start(
+        &self,
+        caller: &Caller,
+        agent: Name,
+        request: Request,
+        expires_in: Option<Duration>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<CommandView, ServiceError> {
+        let handle = self.registry().handle(&agent).filter(SessionHandle::reconciled);
+        let places = handle.map(|handle| (handle.reserve(1), handle)).filter(|(places, _)| !places.is_empty());
+        let Some((places, handle)) = places else {
+            let submitted = self.submit(caller, vec![agent], request, expires_in, false, idempotency).await?;
+            return self.first(caller, &submitted).await;
+        };
+        let submit = self.prepare(caller, vec![agent.clone()], request, expires_in, false, idempotency).await?;
+        let taker = Self::taker(&agent, &handle, places.len());
+        let deliver = move |due: Vec<Due>| {
+            if !due.is_empty() {
+                // What was lost with its session is settled by the next inventory.
+                let _ = fanout::hand_over(places, due);
+            }
+        };
+        let started = self.store().submit_and_take(submit, taker, deliver).await;
+        let started = self.or_noted(caller, std::slice::from_ref(&agent), started).await?;
+        if !started.submitted.replayed {
+            self.counters().submitted.add(1);
+        }
+        if let Some(command) = started.command {
+            return Ok(self.view(command));
+        }
+        self.wake().agent(&agent);
+        self.first(caller, &started.submitted).await
+    }
+
+    async fn first(&self, caller: &Caller, submitted: &Submitted) -> Result<CommandView, ServiceError> {
+        match submitted.commands.as_slice() {
+            [id] => self.command(caller, *id).await,
+            _ => Err(ServiceError::Store(StoreError::Conflict { what: "a submit to one agent makes one command" })),
+        }
+    }
+
+    /// Checks a request and puts together what the store is to accept. A refusal is in the audit.
+    async fn prepare(
+        &self,
+        caller: &Caller,
+        agents: Vec<Name>,
+        request: Request,
+        expires_in: Option<Duration>,
+        as_job: bool,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Submit, ServiceError> {
+        if let Err(refusal) = self.may_submit(caller, &agents, &request, expires_in) {
+            self.note_refusal(caller, "command.submit", &names(&agents), &refusal).await;
+            return Err(refusal);
+        }
+        let now = self.now();
+        let expires_at = now.saturating_add(millis(expires_in.unwrap_or(limits::DEFAULT_EXPIRY)));
+        Ok(Submit { agents, request, expires_at, actor: caller.actor.clone(), as_job, idempotency, now })
+    }
+
+    /// Writes a refusal of the store into the audit.
+    async fn or_noted<T>(
+        &self,
+        caller: &Caller,
+        agents: &[Name],
+        answer: Result<T, StoreError>,
+    ) -> Result<T, ServiceError> {
+        match answer.map_err(ServiceError::from) {
+            Ok(answer) => Ok(answer),
+            Err(refusal) => {
+                self.note_refusal(caller, "command.submit", &names(agents), &refusal).await;
+                Err(refusal)
+            }
+        }
     }
 
     fn may_submit(

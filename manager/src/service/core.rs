@@ -11,6 +11,7 @@ use store::types::Millis;
 use tokio::time::Instant;
 
 use super::callers::TokenCache;
+use super::refusals::Refusals;
 use crate::ca::Authority;
 use crate::fanout::Wake;
 use crate::metrics::Metrics;
@@ -70,6 +71,7 @@ pub struct Service {
 struct Inner {
     parts: Parts,
     tokens: TokenCache,
+    refusals: Refusals,
     draining: AtomicBool,
     ready: AtomicBool,
     started: Instant,
@@ -85,6 +87,7 @@ impl Service {
             inner: Arc::new(Inner {
                 parts,
                 tokens: TokenCache::default(),
+                refusals: Refusals::default(),
                 draining: AtomicBool::new(false),
                 ready: AtomicBool::new(false),
                 started: Instant::now(),
@@ -149,6 +152,10 @@ impl Service {
 
     pub(super) fn tokens_kept(&self) -> &TokenCache {
         &self.inner.tokens
+    }
+
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
     }
 
     pub(super) fn restored(&self) -> &tokio::sync::Mutex<bool> {

@@ -8,6 +8,7 @@
 pub mod callers;
 pub mod core;
 pub mod error;
+mod refusals;
 
 pub mod agents;
 pub mod commands;
@@ -23,4 +24,5 @@ pub use callers::Caller;
 pub use commands::CommandView;
 pub use core::{Parts, Service, Settings};
 pub use error::ServiceError;
+pub(crate) use refusals::Refused;
 pub use status::Status;

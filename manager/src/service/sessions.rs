@@ -12,7 +12,7 @@ use common::limits;
 use common::liveness::interval_for;
 use common::wire::bye::Code;
 use store::StoreError;
-use store::types::{Connect, Due};
+use store::types::{Connect, Due, Taker};
 
 use super::core::Service;
 use crate::registry::{Closing, Orders, SessionHandle};
@@ -86,6 +86,12 @@ impl Service {
     /// Takes what is due for an agent; what is to be sent is recorded as sent when this returns.
     pub(crate) async fn due(&self, name: &Name, handle: &SessionHandle, limit: usize) -> Result<Vec<Due>, StoreError> {
         self.store().due(name, handle.generation(), handle.journal(), limit, RESEND, self.now()).await
+    }
+
+    /// What the store needs to know of a session to record something as sent to it.
+    pub(super) fn taker(name: &Name, handle: &SessionHandle, limit: usize) -> Taker {
+        let (generation, journal) = (handle.generation(), handle.journal());
+        Taker { agent: name.clone(), generation, journal, limit, resend: RESEND }
     }
 
     /// Tells which agents something is due for.

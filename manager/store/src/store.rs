@@ -18,7 +18,7 @@ use crate::sqlite::Database;
 use crate::types::{
     AckAnswer, Actor, Agent, AuditEntry, AuditRow, Cancel, CancelAnswer, Chunk, Command, CommandFilter, Connect, Due,
     Event, EventFilter, Evidence, Held, Identity, Import, Millis, NewToken, OutputRead, PhaseCounts, Position,
-    ProgressReport, Pruned, Reported, ResultTaken, Retention, Submit, Submitted, Token, Verdict,
+    ProgressReport, Pruned, Reported, ResultTaken, Retention, Started, Submit, Submitted, Taker, Token, Verdict,
 };
 use crate::watch::CommandWatch;
 
@@ -162,6 +162,18 @@ impl Store {
     /// `UnknownAgent`, `KeyReused`, `Conflict` when no agent is named.
     pub async fn submit(&self, submit: Submit) -> Result<Submitted> {
         self.0.submit(submit).await
+    }
+
+    /// Accepts a command for an agent that is connected, and takes in the same commit what is due for that agent, which
+    /// is recorded as sent. `deliver` gets it right after the commit, also when the caller has gone; it runs on the
+    /// writer's thread and must not wait for anything.
+    pub async fn submit_and_take(
+        &self,
+        submit: Submit,
+        taker: Taker,
+        deliver: impl FnOnce(Vec<Due>) + Send + 'static,
+    ) -> Result<Started> {
+        self.0.submit_and_take(submit, taker, deliver).await
     }
 
     /// Finds a command.

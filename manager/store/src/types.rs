@@ -391,6 +391,26 @@ pub struct CommandFilter {
     pub limit: usize,
 }
 
+/// The session that asks for what is due for its agent.
+#[derive(Debug, Clone)]
+pub struct Taker {
+    pub agent: Name,
+    pub generation: Generation,
+    pub journal: Uid,
+    /// How much it has room for.
+    pub limit: usize,
+    /// What was sent that long ago, and not answered, is sent again.
+    pub resend: Duration,
+}
+
+/// What became of a submit to one agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Started {
+    pub submitted: Submitted,
+    /// The row as it was committed; `None` when the request was made before.
+    pub command: Option<Command>,
+}
+
 /// A command that waits to be sent, or to be cancelled, on a connected agent.
 #[derive(Debug, Clone)]
 pub struct Due {
@@ -435,6 +455,8 @@ pub struct ResultTaken {
     pub command: CommandId,
     pub phase: Phase,
     pub kind: ResultKind,
+    /// There are no bytes to wait for: with this commit the agent may forget, and that is recorded.
+    pub acked: bool,
 }
 
 /// How a reported end met what was known.

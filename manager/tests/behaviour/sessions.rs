@@ -106,13 +106,77 @@ async fn a_frame_in_the_wrong_phase_ends_the_session() {
     assert_eq!(again.bye().await.0, Code::ProtocolError, "an inventory is said once");
 }
 
+/// Protocol R-RES-6.
 #[tokio::test]
-async fn a_result_without_an_outcome_ends_the_session() {
+async fn a_malformed_message_about_one_command_is_refused_and_the_session_goes_on() {
     let house = House::build().await;
     let identity = house.agent("web1").await;
     let mut peer = house.connect(&identity, 1).await;
-    peer.send(Body::CommandResult(wire::CommandResult { uid: vec![1; 16].into(), ..Default::default() })).await;
-    assert_eq!(peer.bye().await.0, Code::ProtocolError);
+    let id = house.submit("web1").await;
+    let (seq, command) = peer.command().await;
+    let good = crate::peer::result(&command, 0);
+    let ragged = wire::StreamEnd {
+        stream: wire::Stream::Stdout.into(),
+        segments: vec![wire::SegmentHash { hash: vec![0; 31].into(), ..Default::default() }],
+        ..Default::default()
+    };
+    let malformed = [
+        Body::CommandResult(wire::CommandResult { outcome: 0, ..good.clone() }),
+        Body::CommandResult(wire::CommandResult { outcome: 99, ..good.clone() }),
+        Body::CommandResult(wire::CommandResult { uid: vec![1; 15].into(), ..good.clone() }),
+        Body::CommandResult(wire::CommandResult { value: vec![0xff].into(), ..good.clone() }),
+        Body::CommandResult(wire::CommandResult { streams: vec![ragged], ..good.clone() }),
+        Body::CommandProgress(wire::CommandProgress { uid: command.uid.clone(), ..Default::default() }),
+        Body::CommandAck(wire::CommandAck { uid: command.uid.clone(), ..Default::default() }),
+        Body::CommandOutput(wire::CommandOutput { gap: 1, ..crate::peer::output(&command, 0, b"x") }),
+        Body::CommandOutput(wire::CommandOutput { uid: vec![1].into(), ..crate::peer::output(&command, 0, b"x") }),
+    ];
+    for body in malformed {
+        let what = format!("{body:?}");
+        let seq = peer.send(body).await;
+        let frame = peer.next().await.expect("an answer");
+        let invalid = matches!(&frame.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::Invalid);
+        assert!(invalid && frame.reply_to == seq, "{what}: {frame:?}");
+    }
+    assert_eq!(house.phase(id).await, "dispatched");
+    peer.accept(seq, &command).await;
+    let unknown_hash = wire::StreamEnd {
+        stream: wire::Stream::Stdout.into(),
+        segments: vec![wire::SegmentHash::default()],
+        ..Default::default()
+    };
+    peer.send(Body::CommandResult(wire::CommandResult { streams: vec![unknown_hash], ..good })).await;
+    assert_eq!(peer.acked().await.to_wire(), command.uid);
+    assert_eq!(house.phase(id).await, "succeeded");
+}
+
+#[tokio::test]
+async fn nothing_is_concluded_from_an_inventory_with_a_malformed_line() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    let (named, unnamed) = (house.submit("web1").await, house.submit("web1").await);
+    let mut commands = Vec::new();
+    for _ in 0..2 {
+        let (seq, command) = peer.command().await;
+        peer.accept(seq, &command).await;
+        commands.push(command);
+    }
+    wait_for("both accepted", || async {
+        (house.phase(named).await == "accepted" && house.phase(unnamed).await == "accepted").then_some(())
+    })
+    .await;
+    drop(peer);
+    let [first, second] = commands.as_slice() else { panic!("two commands") };
+    let no_phase = wire::InventoryItem { phase: 0, ..crate::peer::item(first, wire::CommandPhase::Running) };
+    let no_uid =
+        wire::InventoryItem { uid: vec![1; 3].into(), ..crate::peer::item(second, wire::CommandPhase::Running) };
+    let mut peer = house.dial(&identity, 2000);
+    peer.hello(&house.hello(&identity, 1)).await;
+    peer.welcome().await;
+    assert!(peer.settle(vec![no_phase, no_uid]).await.is_empty());
+    peer.nothing_waits().await;
+    assert_eq!((house.phase(named).await.as_str(), house.phase(unnamed).await.as_str()), ("accepted", "accepted"));
 }
 
 #[tokio::test]

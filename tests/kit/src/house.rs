@@ -460,10 +460,11 @@ impl Drop for House {
         self.agents.clear();
         self.manager = None;
         // Shims carry the path of their directory; commands carry the mark. Ending a shim may show what it hid.
-        let place = self.folder.path().display().to_string();
+        let folders = self.options.state_dirs.values().map(PathBuf::as_path);
+        let places: Vec<_> = folders.chain([self.folder.path()]).map(|path| path.display().to_string()).collect();
         for _ in 0..50 {
-            let left: Vec<_> =
-                survivors::with_argument(&place).into_iter().chain(survivors::marked(&self.mark)).collect();
+            let shims = places.iter().flat_map(|place| survivors::with_argument(place));
+            let left: Vec<_> = shims.chain(survivors::marked(&self.mark)).collect();
             if left.is_empty() {
                 break;
             }
@@ -476,7 +477,7 @@ impl Drop for House {
 
 /// Removes the subtree of cgroups that an agent made for itself; empty groups only, so nothing can be hurt.
 fn remove_cgroups(state_dir: &Path) {
-    let Ok(journal) = fs::read(state_dir.join("journal_id")) else { return };
+    let Ok(journal) = fs::read(state_dir.join("journal")) else { return };
     let text = String::from_utf8_lossy(&journal).trim().to_owned();
     let Some(own) = text.get(..8) else { return };
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -34,16 +34,6 @@ pub fn boot() -> Result<Guest, String> {
     Guest::boot(&tree, share(root, &target.join("nspawn/share")))
 }
 
-/// Says in the output and for the summary why a test did not run.
-#[expect(clippy::print_stderr, reason = "the reason belongs into the test's output")]
-pub fn not_run(test: &str, reason: &str) {
-    let line = format!("NOT RUN: {test}: {}", reason.replace('\n', " "));
-    eprintln!("{line}");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("not-run");
-    fs::create_dir_all(&folder).expect("the target folder is writable");
-    fs::write(folder.join(format!("{test}.txt")), line + "\n").expect("the target folder is writable");
-}
-
 /// Collects what the guest gets to see, read-only.
 fn share<'a>(root: &Path, share: &'a Path) -> &'a Path {
     let programs = Path::new(env!("CARGO_BIN_EXE_paprika")).parent().expect("a program lies in a folder");

@@ -1,8 +1,11 @@
 //! What happens to the daemons, and what the command they started must not notice.
 
+use std::io;
 use std::time::Duration;
 
-use super::ground::{boot, not_run};
+use testkit::ground::not_run;
+
+use super::ground::boot;
 use super::guest::{Guest, wait_for};
 
 /// A loaded machine is slow; a broken one is slower.
@@ -13,10 +16,10 @@ const LONG_COMMAND: &str =
     "n=0; while [ ! -e /run/finish ]; do n=$((n+1)); echo line $n; sleep 0.02; done; echo total $n; exit 7";
 
 #[test]
-fn a_command_survives_whatever_happens_to_the_daemons() {
+fn a_command_survives_whatever_happens_to_the_daemons() -> io::Result<()> {
     let guest = match boot() {
         Ok(guest) => guest,
-        Err(reason) => return not_run("nspawn", &reason),
+        Err(reason) => return not_run(env!("CARGO_TARGET_TMPDIR"), "nspawn", &reason),
     };
     guest.must("sh /opt/paprika/install.sh");
     units_are_sound(&guest);
@@ -90,6 +93,7 @@ fn a_command_survives_whatever_happens_to_the_daemons() {
         guest.run(&format!("paprika -o json show {id}")).says("\"phase\":\"cancelled\"")
             && guest.run("pgrep -f '[/]run/finish'").failed()
     });
+    Ok(())
 }
 
 /// systemd finds no fault with the units, and the two that can be locked in are.

@@ -52,7 +52,7 @@ impl Bed {
             shim: ShimCommand { exe: exe.into(), ..ShimCommand::default() },
             base: Base::BestEffort,
             agent: "web1".parse().unwrap(),
-            tombstones: Mutex::new(Tombstones::open(&state.tombstones(), 0).unwrap()),
+            tombstones: Tombstones::open(&state.tombstones(), 0).unwrap(),
             files,
             state,
         });
@@ -127,6 +127,12 @@ impl Bed {
         manager
     }
 
+    pub(super) async fn ready_any(&self) -> Manager {
+        let (mut manager, _) = self.connect(1, 1 << 20).await;
+        manager.say(Body::Reconcile(Reconcile { items: Vec::new(), last: true })).await;
+        manager
+    }
+
     /// Stops the agent as a signal would.
     pub(super) async fn stop(self) {
         self.shutdown.request();
@@ -146,6 +152,12 @@ impl Manager {
         let seq = self.writer.push(Lane::Control, body);
         timeout(BOUND, self.writer.flush()).await.unwrap().unwrap();
         seq
+    }
+
+    /// Answers a frame of the agent.
+    pub(super) async fn answer(&mut self, to: u64, body: Body) {
+        self.writer.reply(Lane::Control, to, body);
+        timeout(BOUND, self.writer.flush()).await.unwrap().unwrap();
     }
 
     pub(super) async fn hear(&mut self) -> Frame {
@@ -221,12 +233,25 @@ pub(super) fn run(uid: Uid, id: u64) -> Command {
     Command { operation: "command.run".into(), args: r#"{"run":["true"]}"#.into(), ..ping(uid, id) }
 }
 
-/// Puts a command that has ended with this output into the state directory.
-pub(super) fn prepare(state: &StateDir, command: &Command, stdout: &[u8]) {
+/// Lets a file of tombstones be one that no byte fits into, as on a full disk.
+pub(super) fn fill_tombstones(state: &StateDir, expires_ms: u64) -> std::path::PathBuf {
+    let hour = (expires_ms + 3_600_000) / 3_600_000;
+    let path = state.tombstones().join(hour.to_string());
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    path
+}
+
+/// Puts a command that was accepted into the state directory.
+pub(super) fn put(state: &StateDir, command: &Command) -> Uid {
     let uid = Uid::from_wire(&command.uid).unwrap();
     let new = NewCommand { uid, accepted_ms: NOW, raw: command.encode_to_vec().into(), end: None };
     assert!(accept_many(state, &[new]).iter().all(Result::is_ok));
-    let dir = state.command(uid);
+    uid
+}
+
+/// Puts a command that has ended with this output into the state directory.
+pub(super) fn prepare(state: &StateDir, command: &Command, stdout: &[u8]) {
+    let dir = state.command(put(state, command));
     std::fs::write(dir.join(format!("stdout.{:020}", 0)), stdout).unwrap();
     let mut end = End::without_process(Outcome::Succeeded, 5);
     end.streams.push(StreamEnd {

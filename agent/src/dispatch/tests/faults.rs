@@ -1,11 +1,16 @@
 //! Shims that fail, peers that misbehave.
 
+use std::time::Duration;
+
 use common::id::Uid;
 use common::model::Outcome;
+use common::wire::command_ack::Answer;
 use common::wire::frame::Body;
-use common::wire::{ServerHello, bye};
+use common::wire::reconcile_item::Action;
+use common::wire::{CommandPhase, Nak, ServerHello, bye, nak};
 
-use super::bed::{Bed, run};
+use super::bed::{Bed, ping, put, run};
+use crate::commands::{RecordLock, Start, StateDir};
 use crate::link;
 
 #[tokio::test]
@@ -52,6 +57,53 @@ async fn a_damaged_record_ends_as_interrupted_and_is_put_aside() {
     assert_eq!((result.error_code.as_str(), result.lengths_are_lower_bounds), ("record_corrupt", true));
     assert!(!bed.home.state.command(uid).exists());
     assert!(folder.path().join("quarantine").join(uid.to_string()).exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_held_for_a_moment_does_not_wait_for_the_next_scan() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let uid = put(&state, &run(Uid::random(), 7));
+    // A shim was killed; the process it had just made still has its copy of the lock, and nobody reads `wake`.
+    let mut lock = RecordLock::try_take(&state.command(uid)).unwrap().unwrap();
+    lock.append_start(Start::new("another".to_owned(), 1, 1, 77)).unwrap();
+    drop(state);
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let (mut manager, first) = bed.connect(1, 1 << 20).await;
+    assert_eq!(first.items[0].phase(), CommandPhase::Running);
+    manager.want(uid, Action::Continue).await;
+    assert!(matches!(manager.hear().await.body, Some(Body::CommandProgress(_))));
+    let held = tokio::time::Instant::now();
+    drop(lock);
+    let result = manager.result().await;
+    assert_eq!(Outcome::from_wire(result.outcome), Some(Outcome::Interrupted));
+    assert!(held.elapsed() < Duration::from_secs(1), "{:?}", held.elapsed());
+}
+
+#[tokio::test]
+async fn a_result_that_the_manager_refuses_is_kept_and_not_sent_again_in_this_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let mut manager = bed.ready().await;
+    let uid = Uid::random();
+    manager.say(Body::Command(ping(uid, 7))).await;
+    manager.ack().await;
+    let frame = manager.hear().await;
+    assert!(matches!(frame.body, Some(Body::CommandResult(_))));
+    let nak = Nak { code: nak::Code::Invalid.into(), reason: "a hash has not 32 bytes".into() };
+    manager.answer(frame.seq, Body::Nak(nak)).await;
+    // Neither the command again nor a reconciliation brings it back.
+    manager.say(Body::Command(ping(uid, 7))).await;
+    assert_eq!(manager.ack().await.1.answer(), Answer::Duplicate);
+    manager.want(uid, Action::Continue).await;
+    manager.say(Body::Ping(Default::default())).await;
+    assert!(matches!(manager.hear().await.body, Some(Body::Pong(_))));
+    drop(manager);
+
+    let (mut manager, first) = bed.connect(1, 1 << 20).await;
+    assert_eq!(first.items[0].phase(), CommandPhase::Ended, "it is kept");
+    manager.want(uid, Action::Continue).await;
+    manager.result().await;
 }
 
 #[tokio::test]

@@ -6,3 +6,4 @@ mod bed;
 mod delivery;
 mod faults;
 mod intake;
+mod room;

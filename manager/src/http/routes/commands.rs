@@ -41,15 +41,11 @@ pub(super) async fn start(
     IdempotencyKey(key): IdempotencyKey,
     Json(request): Json<CommandRequest>,
 ) -> Result<Response, Refusal> {
-    let agents = vec![path.name()?];
-    let idempotency = convert::idempotency(&caller, key, &agents, &request)?;
+    let agent = path.name()?;
+    let idempotency = convert::idempotency(&caller, key, std::slice::from_ref(&agent), &request)?;
     let (request, expires_in) = convert::request(request)?;
-    let submitted = service.submit(&caller, agents, request, expires_in, false, idempotency).await?;
-    let [id] = submitted.commands.as_slice() else {
-        return Err(Refusal::internal("a submit to one agent did not make one command".to_owned()));
-    };
-    let view = service.command(&caller, *id).await?;
-    let location = [(LOCATION, format!("/commands/{id}"))];
+    let view = service.start(&caller, agent, request, expires_in, idempotency).await?;
+    let location = [(LOCATION, format!("/commands/{}", view.command.id))];
     Ok((StatusCode::ACCEPTED, location, Body(convert::command(view))).into_response())
 }
 

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use common::shutdown::{Shutdown, Tasks};
 use common::tls::{self, MANAGER_DNS, ServerName, TlsConnector};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use super::house::House;
+use crate::http::connection::{Connections, HEAD, serve};
+use crate::http::gate::Door;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -134,4 +139,35 @@ async fn stopping_answers_who_waits_and_closes_who_is_idle() {
     drop(idle);
     assert!(TcpStream::connect(bound.api).await.is_err());
     assert!(!house.folder.path().join("api.sock").exists());
+}
+
+/// Speaks to a connection whose clock is the test's; answers what came back, and after how long it was closed.
+async fn until_closed(words: &[u8]) -> (String, Duration) {
+    let (mut near, far) = duplex(64 * 1024);
+    let (tasks, app) = (Tasks::new(), Router::new().fallback(async || "here"));
+    let permits = Arc::new(Semaphore::new(1));
+    let connections = Connections { app, permits, shutdown: Shutdown::new(), tasks: tasks.clone() };
+    tasks.spawn("connection", serve(far, Door::Local { uid: 0 }, connections));
+    let began = Instant::now();
+    near.write_all(words).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(10 * HEAD, near.read_to_end(&mut answer)).await.unwrap().unwrap();
+    (String::from_utf8(answer).unwrap(), began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_asks_nothing_is_closed_after_the_time_for_a_head() {
+    let ends_late = |(answer, after): (String, Duration), starts: &str| {
+        assert!(answer.starts_with(starts) && (HEAD..2 * HEAD).contains(&after), "{answer:?} after {after:?}");
+    };
+    ends_late(until_closed(b"").await, "");
+    ends_late(until_closed(b"GET / HTTP/1.1\r\nhost:").await, "");
+    ends_late(until_closed(b"GET / HTTP/1.1\r\nhost: m\r\n\r\n").await, "HTTP/1.1 200");
+}
+
+#[tokio::test(start_paused = true)]
+async fn http2_is_not_spoken() {
+    let (answer, after) = until_closed(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer:?}");
+    assert_eq!(after, Duration::ZERO, "it is closed at once");
 }

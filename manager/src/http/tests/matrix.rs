@@ -93,3 +93,24 @@ async fn a_revoked_token_stops_to_work() {
     let row = listed["items"].as_array().unwrap().iter().find(|token| token["id"] == id.as_str()).cloned().unwrap();
     assert!(row["revoked_at"].is_string() && row.get("secret").is_none());
 }
+
+#[tokio::test]
+async fn refusals_at_the_door_are_in_the_audit_but_strangers_cannot_fill_it() {
+    let house = House::new().await;
+    house.call(Method::GET, "/tokens", &house.read, None).await.problem(403, "forbidden");
+    for _ in 0..200 {
+        house
+            .call(Method::GET, "/agents/a%0ab", "paprika_0123456789ab_wrong", None)
+            .await
+            .problem(401, "unauthenticated");
+        house.call(Method::GET, "/agents", "no-token-at-all", None).await.problem(401, "unauthenticated");
+    }
+    let rows = house.store.audit_rows(0, 1_000).await.unwrap();
+    let of = |actor: &str| rows.iter().filter(|row| row.action == "api.request" && row.actor.0 == actor).count();
+    assert_eq!(of("read"), 1);
+    // The requests may take more than a second of the clock, but never as long as a row for each would need.
+    assert!((10..150).contains(&of("unknown")), "{}", of("unknown"));
+    let row = rows.iter().find(|row| row.actor.0 == "unknown").unwrap();
+    assert_eq!((row.object.as_str(), row.outcome.as_str()), ("GET /agents/a%0ab", "refused"));
+    assert!(row.details.contains("0123456789ab") && !row.details.contains("wrong"), "{}", row.details);
+}

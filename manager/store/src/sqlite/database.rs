@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use common::id::{CommandId, Generation, StorePosition};
+use common::id::{CommandId, Generation, Name, StorePosition};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::meta;
 use super::open::{Durability, Files, writing};
 use super::output;
 use super::readers::Readers;
 use super::writer::{Effects, Seal, Tx, Writer};
+use super::{agents, meta};
 use crate::error::StoreError;
 use crate::revocations::Revocations;
 use crate::types::{Identity, Millis, Position};
@@ -80,10 +80,15 @@ impl Database {
         let files = Files::of(folder);
         let now = common::clock::unix_ms();
         let opened = tokio::task::spawn_blocking(move || Self::start(files, now)).await;
-        opened.unwrap_or(Err(StoreError::Unavailable(None)))
+        let (database, to_remove) = opened.unwrap_or(Err(StoreError::Unavailable(None)))?;
+        for name in to_remove {
+            // With everything that belongs to a removal: its commands end, and it is written down who did it.
+            database.remove_agent(&name, &agents::manager(), now).await?;
+        }
+        Ok(database)
     }
 
-    fn start(files: Files, now: Millis) -> Result<Self, StoreError> {
+    fn start(files: Files, now: Millis) -> Result<(Self, Vec<Name>), StoreError> {
         let (main, output) = files.prepare()?;
         let revocations = Arc::new(Revocations::new(&files.folder));
         let begun = meta::begin(&main, &revocations.read()?, now)?;
@@ -125,7 +130,7 @@ impl Database {
             token_uses: Mutex::default(),
             token_uses_written: AtomicU64::new(0),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok((Self { shared: Arc::new(shared) }, begun.to_remove))
     }
 
     /// Answers which store this is.
@@ -157,6 +162,14 @@ impl Database {
         change: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.shared.main.run(change).await
+    }
+
+    /// Runs a change of the main file that may wait a moment to share the commit of others.
+    pub(super) async fn write_patiently<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.shared.main.run_patiently(change).await
     }
 
     /// Runs a read of both files.
@@ -231,12 +244,16 @@ impl Seal for OutputSeal {
             // A commit without a change would not touch the disk.
             connection.prepare_cached("UPDATE marks SET syncs = syncs + 1")?.execute([])?;
         }
+        // Counted before the commit: readers see the bytes the moment it is done, and whoever then asks whether they
+        // are durable must not be told of the sync before.
+        self.known.output_commits.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
     fn committed(&mut self, effects: Effects, sync: bool) {
-        let commits = self.known.output_commits.fetch_add(1, Ordering::AcqRel) + 1;
         if sync {
+            // Only this thread counts, so this is the commit that was just made durable.
+            let commits = self.known.output_commits.load(Ordering::Acquire);
             self.known.output_synced.store(commits, Ordering::Release);
         }
         self.known.hub.wake(&effects.commands);

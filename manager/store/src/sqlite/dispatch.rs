@@ -13,7 +13,7 @@ use super::rows::{self, COLUMNS, TABLES};
 use super::writer::Tx;
 use super::{agents, events};
 use crate::error::StoreError;
-use crate::types::{AckAnswer, Due, DueKind, End, HeldPhase, Millis, ProgressReport};
+use crate::types::{AckAnswer, Due, DueKind, End, HeldPhase, Millis, ProgressReport, Taker};
 
 /// Who asks for what is due.
 #[derive(Debug)]
@@ -38,29 +38,8 @@ impl Database {
         resend: Duration,
         now: Millis,
     ) -> Result<Vec<Due>, StoreError> {
-        let agent = agent.clone();
-        self.write(move |tx| {
-            let row = agents::expect(tx.connection(), &agent)?;
-            if row.generation != generation {
-                return Err(StoreError::Fenced(agent));
-            }
-            if row.quarantined.is_some() {
-                return Ok(Vec::new());
-            }
-            let asking = Asking {
-                agent: int(generation.0, "generation")?,
-                epoch: int(row.epoch.0, "epoch")?,
-                journal,
-                drained: row.drained,
-                resend_before: int(before(now, resend), "time")?,
-                now: int(now, "time")?,
-            };
-            let mut due = cancels(tx, &asking, limit, generation)?;
-            let room = limit.saturating_sub(due.len());
-            due.extend(sends(tx, &asking, room)?);
-            Ok(due)
-        })
-        .await
+        let taker = Taker { agent: agent.clone(), generation, journal, limit, resend };
+        self.write(move |tx| take_due(tx, &taker, now)).await
     }
 
     /// Names the agents for which something may be due.
@@ -94,7 +73,7 @@ impl Database {
         .await
     }
 
-    /// Takes an agent's answer to a Command.
+    /// Takes an agent's answer to a Command. Nothing waits for its commit, so it may share one.
     pub(crate) async fn acked(
         &self,
         uid: &Uid,
@@ -103,7 +82,7 @@ impl Database {
         now: Millis,
     ) -> Result<(CommandId, Phase), StoreError> {
         let (uid, agent) = (*uid, agent.clone());
-        self.write(move |tx| {
+        self.write_patiently(move |tx| {
             let mut standing = moves::of_agent(tx.connection(), &uid, &agent)?;
             take_answer(tx, &mut standing, answer, now)?;
             Ok((standing.id, standing.phase))
@@ -111,7 +90,7 @@ impl Database {
         .await
     }
 
-    /// Takes an agent's word on how far a command is.
+    /// Takes an agent's word on how far a command is. Nothing waits for its commit, so it may share one.
     pub(crate) async fn progress(
         &self,
         uid: &Uid,
@@ -120,13 +99,36 @@ impl Database {
         now: Millis,
     ) -> Result<(CommandId, Phase), StoreError> {
         let (uid, agent) = (*uid, agent.clone());
-        self.write(move |tx| {
+        self.write_patiently(move |tx| {
             let mut standing = moves::of_agent(tx.connection(), &uid, &agent)?;
             take_progress(tx, &mut standing, &report, now)?;
             Ok((standing.id, standing.phase))
         })
         .await
     }
+}
+
+/// Takes what is due for an agent and records it as sent.
+pub(super) fn take_due(tx: &Tx<'_>, taker: &Taker, now: Millis) -> Result<Vec<Due>, StoreError> {
+    let row = agents::expect(tx.connection(), &taker.agent)?;
+    if row.generation != taker.generation {
+        return Err(StoreError::Fenced(taker.agent.clone()));
+    }
+    if row.quarantined.is_some() {
+        return Ok(Vec::new());
+    }
+    let asking = Asking {
+        agent: int(taker.generation.0, "generation")?,
+        epoch: int(row.epoch.0, "epoch")?,
+        journal: taker.journal,
+        drained: row.drained,
+        resend_before: int(before(now, taker.resend), "time")?,
+        now: int(now, "time")?,
+    };
+    let mut due = cancels(tx, &asking, taker.limit, taker.generation)?;
+    let room = taker.limit.saturating_sub(due.len());
+    due.extend(sends(tx, &asking, room)?);
+    Ok(due)
 }
 
 fn before(now: Millis, age: Duration) -> Millis {

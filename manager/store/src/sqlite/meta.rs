@@ -14,6 +14,9 @@ pub(super) struct Begun {
     pub(super) position: Position,
     /// The highest id a command ever had.
     pub(super) last_command: u64,
+    /// Agents whose removal was written down outside the database and did not reach it: a crash came in between, or
+    /// the database is a copy from before.
+    pub(super) to_remove: Vec<Name>,
 }
 
 /// Makes or checks the row, and puts right what cannot be true at a start: no session is open, and what was revoked
@@ -42,17 +45,28 @@ pub(super) fn begin(connection: &Connection, revoked: &[Revoked], now: Millis) -
          WHERE connected_at IS NOT NULL AND disconnected_at IS NULL AND removed_at IS NULL",
         [now_int],
     )?;
+    let mut to_remove = Vec::new();
     for one in revoked {
         match one {
-            Revoked::Token(id) => connection.execute(
-                "UPDATE tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL",
-                params![id, now_int],
-            )?,
-            Revoked::Agent(generation) => connection.execute(
-                "UPDATE agents SET removed_at = ?2 WHERE generation = ?1 AND removed_at IS NULL",
-                params![int(*generation, "generation")?, now_int],
-            )?,
-        };
+            Revoked::Token(id) => {
+                connection.execute(
+                    "UPDATE tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL",
+                    params![id, now_int],
+                )?;
+            }
+            Revoked::Agent(generation) => {
+                let present: Option<String> = connection
+                    .query_row(
+                        "SELECT name FROM agents WHERE generation = ?1 AND removed_at IS NULL",
+                        [int(*generation, "generation")?],
+                        |row| row.get(0),
+                    )
+                    .optional()?;
+                if let Some(present) = present {
+                    to_remove.push(name(&present)?);
+                }
+            }
+        }
     }
     // The position stays: nobody has heard of these changes, and a copy that was restored must not pass what agents
     // heard of the original before they have told it.
@@ -61,6 +75,7 @@ pub(super) fn begin(connection: &Connection, revoked: &[Revoked], now: Millis) -
         identity: identity(connection)?,
         position: position(connection)?,
         last_command: counter(connection, "commands")?,
+        to_remove,
     })
 }
 

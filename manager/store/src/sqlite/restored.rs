@@ -69,9 +69,8 @@ impl Database {
 }
 
 fn restore(tx: &Tx<'_>, heard: StorePosition, now: Millis) -> Result<Identity, StoreError> {
-    if heard.0 > FARTHEST {
-        return Err(StoreError::OutOfRange { field: "position" });
-    }
+    // Clamped, never refused: a position that somebody once claimed must not lock out those who heard it honestly.
+    let heard = StorePosition(heard.0.min(FARTHEST));
     let before = meta::identity(tx.connection())?;
     let identity = Identity { incarnation: meta::draw_incarnation(now, before.incarnation.0), cluster: before.cluster };
     tx.prepare("UPDATE meta SET incarnation = ?1, position = max(position, ?2) + ?3 WHERE id = 1")?
@@ -110,7 +109,7 @@ fn take_in(tx: &Tx<'_>, import: &Import, now: Millis) -> Result<CommandId, Store
     if let Some(known) = moves::by_uid(tx.connection(), &import.uid)? {
         return if known.agent == import.generation.0 { Ok(known.id) } else { Err(StoreError::NotMine) };
     }
-    let id = insert(tx, import, free_id(tx, import.id)?)?;
+    let id = insert(tx, import, free_id(tx, import.id)?, now)?;
     let mut standing = moves::by_id(tx.connection(), id)?.ok_or_else(|| StoreError::not_found("command", id))?;
     standing.journal = Some(import.journal);
     let body = format!(r#"{{"id":{id},"phase":"queued","imported":true}}"#);
@@ -133,8 +132,12 @@ fn free_id(tx: &Tx<'_>, wanted: CommandId) -> Result<Option<i64>, StoreError> {
     Ok(taken.is_none().then_some(id))
 }
 
-fn insert(tx: &Tx<'_>, import: &Import, id: Option<i64>) -> Result<CommandId, StoreError> {
+fn insert(tx: &Tx<'_>, import: &Import, id: Option<i64>, now: Millis) -> Result<CommandId, StoreError> {
     let Uid(uid) = import.uid;
+    // The agent's word about times is bounded: nothing was made in the future, and nothing is valid longer than we grant.
+    let created_at = import.created_at.min(now);
+    let longest = u64::try_from(common::limits::MAX_EXPIRY.as_millis()).unwrap_or(u64::MAX);
+    let expires_at = import.expires_at.min(now.saturating_add(longest));
     let job = match import.job {
         Some(job) => {
             let known: Option<i64> = tx
@@ -160,9 +163,9 @@ fn insert(tx: &Tx<'_>, import: &Import, id: Option<i64>) -> Result<CommandId, St
             import.request.operation,
             json(&import.request)?,
             phase_code(Phase::Queued),
-            int(import.created_at, "time")?,
+            int(created_at, "time")?,
             agent_actor(&import.agent).0,
-            int(import.expires_at, "expiry")?,
+            int(expires_at, "expiry")?,
         ])?;
     Ok(CommandId(uint(id)))
 }

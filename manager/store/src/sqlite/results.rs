@@ -29,7 +29,7 @@ impl Database {
         self.write(move |tx| {
             let mut standing = moves::of_agent(tx.connection(), &uid, &agent)?;
             let kind = take(tx, &mut standing, &reported, now)?;
-            Ok(ResultTaken { command: standing.id, phase: standing.phase, kind })
+            Ok(ResultTaken { command: standing.id, phase: standing.phase, kind, acked: standing.result_acked })
         })
         .await
     }
@@ -41,7 +41,8 @@ impl Database {
 
     /// Records that agents were told they may forget.
     pub(crate) async fn mark_result_acked(&self, ids: Vec<CommandId>) -> Result<(), StoreError> {
-        self.write(move |tx| {
+        // The agent may be told a moment later; nobody else waits for it.
+        self.write_patiently(move |tx| {
             for id in &ids {
                 let changed = tx
                     .prepare(
@@ -80,9 +81,12 @@ fn take(tx: &Tx<'_>, standing: &mut Standing, reported: &Reported, now: Millis) 
         let at = reported.end.finished_ms.unwrap_or(now);
         moves::advance_by_agent(tx, standing, PhaseEvent::Ended(reported.end.outcome), at, now)?;
     }
+    // Without a byte to wait for, this commit is all that the agent's forgetting needs (protocol R-RES-2).
+    standing.result_acked |= reported.streams.iter().all(|stream| stream.length == 0);
     tx.prepare(
         "UPDATE commands SET end = CASE WHEN ?2 IS NULL THEN end ELSE ?2 END, stream_ends = ?3, end_reported = 1,
-             isolation = COALESCE(?4, isolation), started_at = COALESCE(started_at, max(created_at, ?5))
+             isolation = COALESCE(?4, isolation), started_at = COALESCE(started_at, max(created_at, ?5)),
+             result_acked = ?6, live = CASE WHEN ?6 THEN NULL ELSE live END
          WHERE id = ?1",
     )?
     .execute(params![
@@ -91,6 +95,7 @@ fn take(tx: &Tx<'_>, standing: &mut Standing, reported: &Reported, now: Millis) 
         json(&reported.streams)?,
         reported.isolation,
         reported.end.started_ms.map(|at| int(at.min(now), "time")).transpose()?,
+        standing.result_acked,
     ])?;
     tx.touch(standing.id);
     Ok(if late { ResultKind::Late } else { ResultKind::First })

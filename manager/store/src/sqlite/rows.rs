@@ -101,6 +101,13 @@ impl Found {
     }
 }
 
+/// The streams of a command of which no byte is stored.
+pub(super) fn fresh_streams() -> Vec<Stream> {
+    [StreamName::Stdout, StreamName::Stderr]
+        .map(|name| Stream { name, length: 0, final_length: None, end: false, gaps: Vec::new() })
+        .into()
+}
+
 /// How far the streams of a command are stored.
 pub(super) fn lengths(connection: &Connection, id: CommandId) -> Result<Vec<(StreamName, u64)>, StoreError> {
     let mut statement =

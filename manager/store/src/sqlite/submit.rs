@@ -9,14 +9,45 @@ use rusqlite::{OptionalExtension, params};
 use super::codes::{int, json, limit, phase_code, uint};
 use super::database::Database;
 use super::writer::Tx;
-use super::{audit, events, idempotency};
+use super::{audit, dispatch, events, idempotency, rows};
 use crate::error::StoreError;
-use crate::types::{Submit, Submitted};
+use crate::types::{Command, Due, DueKind, Started, Submit, Submitted, Taker};
 
 impl Database {
     /// Accepts commands.
     pub(crate) async fn submit(&self, submit: Submit) -> Result<Submitted, StoreError> {
         self.write(move |tx| accept(tx, &submit)).await
+    }
+
+    /// Accepts a command for the agent of a session, and takes in the same commit what is due for that agent.
+    pub(crate) async fn submit_and_take(
+        &self,
+        submit: Submit,
+        taker: Taker,
+        deliver: impl FnOnce(Vec<Due>) + Send + 'static,
+    ) -> Result<Started, StoreError> {
+        self.write(move |tx| {
+            let submitted = accept(tx, &submit)?;
+            if submitted.replayed {
+                return Ok(Started { submitted, command: None });
+            }
+            let due = match dispatch::take_due(tx, &taker, submit.now) {
+                // The session is not of the present bearer; whoever comes finds the row.
+                Err(StoreError::Fenced(_)) => Vec::new(),
+                due => due?,
+            };
+            let made = submitted.commands.first().copied();
+            let mut command = due.iter().find(|due| Some(due.id) == made).and_then(|due| match &due.what {
+                DueKind::Send(command) => Some(Command::clone(command)),
+                DueKind::Cancel(..) => None,
+            });
+            if let Some(command) = &mut command {
+                command.streams = rows::fresh_streams();
+            }
+            tx.after_commit(move || deliver(due));
+            Ok(Started { submitted, command })
+        })
+        .await
     }
 }
 

@@ -1,17 +1,19 @@
 //! One thread that owns the only writing connection of a file and commits in groups.
 //!
-//! It takes all that waits, runs each change in a savepoint of its own, commits once and answers then. A change that
+//! It takes all that waits, runs each change in a savepoint of its own, commits once and answers then. Changes that
+//! nobody waits for are patient: they wait a few milliseconds for others and share their commit. A change that
 //! fails takes back itself and nothing else. A commit that fails fails every change in it. After an error of the disk
 //! the connection is opened anew, so that the next group works as soon as the disk does.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{JoinHandle, Thread as OsThread};
+use std::time::{Duration, Instant};
 
 use common::id::CommandId;
 use rusqlite::{CachedStatement, Connection, ErrorCode};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::StoreError;
@@ -22,14 +24,21 @@ const GROUP: usize = 256;
 /// How long a change may wait for room in the queue before the answer is `Busy`.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
+/// How long patient changes wait for others. Long enough that the word of a short command's start meets the word of its
+/// end, short enough that nobody who looks sees a delay.
+const PATIENCE: Duration = Duration::from_millis(4);
+
 /// The inside of a change: the connection, and what is to be made known once it is committed.
 pub(super) struct Tx<'a> {
     connection: &'a Connection,
     effects: RefCell<Effects>,
 }
 
+/// What is to be done after a commit. It runs on the writer's thread and must not wait for anything.
+type Deed = Box<dyn FnOnce() + Send>;
+
 /// What is made known after a commit.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Effects {
     /// Whose watchers wake.
     pub(super) commands: Vec<CommandId>,
@@ -37,10 +46,12 @@ pub(super) struct Effects {
     pub(super) last_event: Option<u64>,
     /// The life that began.
     pub(super) identity: Option<Identity>,
+    deeds: Vec<Deed>,
 }
 
 impl Effects {
     fn add(&mut self, newer: Self) {
+        self.deeds.extend(newer.deeds);
         self.commands.extend(newer.commands);
         self.last_event = newer.last_event.or(self.last_event);
         if newer.identity.is_some() {
@@ -68,6 +79,11 @@ impl Tx<'_> {
     /// Makes the number of an event known after the commit.
     pub(super) fn announce(&self, event: u64) {
         self.effects.borrow_mut().last_event = Some(event);
+    }
+
+    /// Does something after the commit, whoever still waits for the answer of the change.
+    pub(super) fn after_commit(&self, deed: impl FnOnce() + Send + 'static) {
+        self.effects.borrow_mut().deeds.push(Box::new(deed));
     }
 
     /// Makes a new life known after the commit.
@@ -100,6 +116,7 @@ struct Job {
     /// Runs the change, or refuses it; answers whether it holds, and how to tell its caller.
     run: Box<Run>,
     sync: bool,
+    patient: bool,
 }
 
 enum Message {
@@ -137,6 +154,8 @@ impl Failure {
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Message>,
+    /// Woken when it waits with patient changes and others came.
+    waiting: OsThread,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -154,7 +173,7 @@ impl Writer {
             .name(name.to_owned())
             .spawn(move || Thread { receiver, connection: Some(connection), open, seal }.run())
             .map_err(|_| StoreError::Unavailable(None))?;
-        Ok(Self { queue: sender, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue: sender, waiting: thread.thread().clone(), thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs a change and answers after its commit.
@@ -164,6 +183,16 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (job, answer) = job(change, false);
         self.push(job).await?;
+        answer.await.unwrap_or(Err(StoreError::Unavailable(None)))
+    }
+
+    /// Runs a change that may wait a moment for others to share their commit, and answers after it.
+    pub(super) async fn run_patiently<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, answer) = job(change, false);
+        self.push(Job { patient: true, ..job }).await?;
         answer.await.unwrap_or(Err(StoreError::Unavailable(None)))
     }
 
@@ -181,7 +210,10 @@ impl Writer {
     ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
         let (job, answer) = job(change, false);
         match self.queue.try_send(Message::Job(job)) {
-            Ok(()) => Ok(answer),
+            Ok(()) => {
+                self.waiting.unpark();
+                Ok(answer)
+            }
             Err(mpsc::error::TrySendError::Full(_)) => Err(StoreError::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Unavailable(None)),
         }
@@ -191,6 +223,7 @@ impl Writer {
     pub(super) async fn close(&self) {
         // A send that fails found the thread ended.
         let _ = self.queue.send(Message::Close).await;
+        self.waiting.unpark();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -199,10 +232,15 @@ impl Writer {
 
     async fn push(&self, job: Job) -> Result<(), StoreError> {
         use mpsc::error::SendTimeoutError as E;
+        let patient = job.patient;
         self.queue.send_timeout(Message::Job(job), QUEUE_WAIT).await.map_err(|error| match error {
             E::Timeout(_) => StoreError::Busy,
             E::Closed(_) => StoreError::Unavailable(None),
-        })
+        })?;
+        if !patient {
+            self.waiting.unpark();
+        }
+        Ok(())
     }
 }
 
@@ -224,7 +262,7 @@ fn job<T: Send + 'static>(
         };
         (holds, Box::new(finish))
     };
-    (Job { run: Box::new(run), sync }, answer)
+    (Job { run: Box::new(run), sync, patient: false }, answer)
 }
 
 struct Thread<S> {
@@ -240,22 +278,40 @@ impl<S: Seal> Thread<S> {
         while !closing {
             let Some(Message::Job(first)) = self.receiver.blocking_recv() else { break };
             let mut group = vec![first];
-            while group.len() < GROUP {
-                match self.receiver.try_recv() {
-                    Ok(Message::Job(job)) => group.push(job),
-                    Ok(Message::Close) => {
-                        closing = true;
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
+            closing = self.gather(&mut group);
             self.serve(group);
         }
         if let Some(connection) = self.connection {
             // Leaves one tidy file behind; readers that are still there make it fail, which costs nothing.
             let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         }
+    }
+
+    /// Adds to a group what waits, and as long as all of it is patient what comes soon. Answers whether to close then.
+    fn gather(&mut self, group: &mut Vec<Job>) -> bool {
+        let mut patient = group.iter().all(|job| job.patient);
+        let mut until = None;
+        while group.len() < GROUP {
+            match self.receiver.try_recv() {
+                Ok(Message::Job(job)) => {
+                    patient &= job.patient;
+                    group.push(job);
+                }
+                Ok(Message::Close) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) if !patient => return false,
+                Err(TryRecvError::Empty) => {
+                    let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    // Whoever is not patient wakes it; being woken for nothing costs another look.
+                    std::thread::park_timeout(left);
+                }
+            }
+        }
+        false
     }
 
     fn serve(&mut self, group: Vec<Job>) {
@@ -333,7 +389,12 @@ impl<S: Seal> Thread<S> {
             return Err(error);
         }
         common::crash::point(S::POINTS.1);
+        let deeds = std::mem::take(&mut effects.deeds);
         self.seal.committed(effects, sync);
+        for deed in deeds {
+            // The change holds whatever comes of it; a deed that panics must not end the thread.
+            let _ = catch_unwind(AssertUnwindSafe(deed));
+        }
         for finish in held {
             finish(None);
         }
@@ -376,6 +437,8 @@ fn fail(held: &mut Vec<Finish>, failure: Failure) {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::Arc;
 
     use super::*;
 
@@ -475,5 +538,46 @@ mod tests {
         for mut answer in answers {
             assert!(matches!(answer.try_recv(), Ok(Err(StoreError::Unavailable(_)))));
         }
+    }
+
+    #[tokio::test]
+    async fn a_patient_change_shares_the_commit_of_the_next_and_does_not_need_it() {
+        let open: Opener = Box::new(|| Err(StoreError::Unavailable(None)));
+        let writer = Arc::new(Writer::start("test", 16, table(), open, Plain).unwrap());
+        let add = |tx: &Tx<'_>| {
+            tx.prepare("INSERT INTO t (x) VALUES (x'00')")?.execute([])?;
+            Ok(())
+        };
+        // Nobody else comes: it is committed all the same.
+        writer.run_patiently(add).await.unwrap();
+        // Deeds run once the commit stands, also for a caller that has gone.
+        let (done, seen) = std::sync::mpsc::sync_channel(1);
+        let answer = writer
+            .try_run(move |tx| {
+                tx.after_commit(move || done.send(()).unwrap());
+                add(tx)
+            })
+            .unwrap();
+        drop(answer);
+        writer.sync().await.unwrap();
+        assert!(seen.try_recv().is_ok());
+        // What was pushed first is committed first, patient or not.
+        let (patient, other) = tokio::join!(
+            writer.run_patiently(add),
+            writer.run(|tx| {
+                let rows: i64 = tx.prepare("SELECT count(*) FROM t")?.query_row([], |row| row.get(0))?;
+                Ok(rows)
+            })
+        );
+        patient.unwrap();
+        assert_eq!(other.unwrap(), 3);
+        // A deed of a change that failed is not done.
+        let (done, seen) = std::sync::mpsc::sync_channel(1);
+        let failed = writer.run(move |tx| {
+            tx.after_commit(move || done.send(()).unwrap());
+            Err::<(), _>(StoreError::Busy)
+        });
+        assert!(failed.await.is_err() && seen.recv().is_err());
+        writer.close().await;
     }
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use common::model::{Outcome, Phase};
 use store::StoreError;
-use store::types::{AckAnswer, HeldPhase, Progress, ProgressReport, Submit};
+use store::types::{AckAnswer, HeldPhase, Progress, ProgressReport, Submit, Taker};
 
-use crate::world::{HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, kinds, name, report, submit, wish};
+use crate::world::{
+    HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, keyed, kinds, name, only, report, submit, wish,
+};
 
 const LOST_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -23,6 +25,38 @@ pub async fn due_records_the_first_send_before_it_answers(home: &Home) {
     assert_eq!(home.due("a", NOW + 1).await.0, []);
     let fenced = home.store.due(&name("a"), common::id::Generation(99), JOURNAL, 1, RESEND, NOW).await;
     assert!(matches!(fenced, Err(StoreError::Fenced(_))));
+}
+
+pub async fn a_submit_for_a_session_is_accepted_and_sent_in_one_commit(home: &Home) {
+    let (generation, _) = home.connected("a").await;
+    let taker = Taker { agent: name("a"), generation, journal: JOURNAL, limit: 1, resend: RESEND };
+    let (deliver, mut delivered) = tokio::sync::mpsc::unbounded_channel();
+    let start = async |submit: Submit, taker: &Taker| {
+        let deliver = deliver.clone();
+        home.store.submit_and_take(submit, taker.clone(), move |due| deliver.send(due).unwrap()).await.unwrap()
+    };
+    let before = home.store.position().position.0;
+    let started = start(keyed(&["a"], "k", 1), &taker).await;
+    assert_eq!(home.store.position().position.0, before + 1);
+    let id = only(&started.submitted);
+    assert_eq!(kinds(&delivered.try_recv().unwrap()), (vec![id], vec![]));
+    let row = home.command(id).await;
+    assert_eq!((row.phase, row.first_sent_journal), (Phase::Dispatched, Some(JOURNAL)));
+    assert_eq!(started.command, Some(row));
+    assert_eq!(home.due("a", NOW).await.0, []);
+
+    // A repeat makes and sends nothing.
+    let again = start(keyed(&["a"], "k", 1), &taker).await;
+    assert!(again.submitted.replayed && again.command.is_none() && delivered.try_recv().is_err());
+    // A session of an earlier bearer gets nothing; the command waits.
+    let fenced = Taker { generation: common::id::Generation(99), ..taker.clone() };
+    let waiting = start(submit(&["a"]), &fenced).await;
+    assert!(waiting.command.is_none() && delivered.try_recv().unwrap().is_empty());
+    // What waits longer goes first.
+    let later = start(submit(&["a"]), &taker).await;
+    assert!(later.command.is_none());
+    assert_eq!(kinds(&delivered.try_recv().unwrap()).0, [only(&waiting.submitted)]);
+    assert_eq!(home.due("a", NOW).await.0, [only(&later.submitted)]);
 }
 
 pub async fn what_is_not_answered_is_sent_again_after_a_while(home: &Home) {

@@ -89,7 +89,8 @@ pub async fn old_history_goes_and_the_rest_still_holds(home: &Home) {
     home.store.result(&done.uid, &name("a"), reported, NOW).await.unwrap();
     home.store.mark_result_acked(vec![done.id]).await.unwrap();
     let undelivered = home.in_phase("a", Phase::Running).await;
-    home.store.result(&undelivered.uid, &name("a"), ended(Outcome::Failed, &[]), NOW).await.unwrap();
+    let owing = ended(Outcome::Failed, &[(StreamName::Stdout, 5)]);
+    home.store.result(&undelivered.uid, &name("a"), owing, NOW).await.unwrap();
     let open = home.in_phase("a", Phase::Running).await;
     home.store.submit(keyed(&["a"], "old", 1)).await.unwrap();
     home.in_phase("gone", Phase::Queued).await;

@@ -57,6 +57,7 @@ mod sqlite {
         }
         dispatch::{
             due_records_the_first_send_before_it_answers,
+            a_submit_for_a_session_is_accepted_and_sent_in_one_commit,
             what_is_not_answered_is_sent_again_after_a_while,
             nothing_new_goes_to_a_drained_agent,
             nothing_expired_is_sent,
@@ -109,7 +110,7 @@ mod sqlite {
             a_held_command_is_released_once,
             an_import_keeps_a_free_id_and_overwrites_nothing,
             an_import_cannot_move_the_counter,
-            absurd_positions_are_refused,
+            an_absurd_position_cannot_lock_out_those_who_heard_it,
             a_backup_opens_as_a_store,
             revocations_outlive_a_restored_backup,
         }

@@ -125,12 +125,22 @@ pub async fn an_acked_result_may_be_forgotten_and_bytes_that_are_gone_are_a_gap(
     let command = home.in_phase("a", Phase::Running).await;
     let generation = command.generation;
     let ended_line = held(command.uid, generation, HeldPhase::Ended);
-    home.store.result(&command.uid, &name("a"), ended(Outcome::Succeeded, &[]), NOW).await.unwrap();
+    home.write(command.id, 0, b"ok").await.unwrap();
+    let all = ended(Outcome::Succeeded, &[(StreamName::Stdout, 2)]);
+    let taken = home.store.result(&command.uid, &name("a"), all, NOW).await.unwrap();
+    assert!(!taken.acked, "the bytes are not synced yet");
     // The end is here, the word that it may forget never reached it: the usual way is walked again.
     let answer = verdict(home, "a", generation, ended_line.clone()).await;
     assert!(matches!(answer, Verdict::Continue { .. }));
     home.store.mark_result_acked(vec![command.id]).await.unwrap();
     assert_eq!(verdict(home, "a", generation, ended_line).await, Verdict::Forget);
+
+    // Without bytes the end is all there is: with its commit the agent may forget.
+    let silent = home.in_phase("a", Phase::Running).await;
+    let taken = home.store.result(&silent.uid, &name("a"), ended(Outcome::Succeeded, &[]), NOW).await.unwrap();
+    assert!(taken.acked && home.command(silent.id).await.result_acked);
+    let silent_line = held(silent.uid, generation, HeldPhase::Ended);
+    assert_eq!(verdict(home, "a", generation, silent_line).await, Verdict::Forget);
 
     // An older copy of the store knows it as running; its agent has only the end left.
     let older = home.in_phase("a", Phase::Running).await;

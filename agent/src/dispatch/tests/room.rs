@@ -1,0 +1,134 @@
+//! A disk without room, and what a command costs on it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use common::id::Uid;
+use common::wire::command_ack::Answer;
+use common::wire::frame::Body;
+use common::wire::reconcile_item::Action;
+use common::wire::{Command, ResultAck};
+use tokio::time::{sleep, timeout};
+
+use super::bed::{Bed, NOW, fill_tombstones, prepare, put, run};
+use crate::commands::StateDir;
+use crate::dispatch::jobs::{self, Delivered, Done, Shim};
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let bounded = async {
+        while !condition() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), bounded).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_for_which_there_is_no_room_is_refused_with_that_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let mut manager = bed.ready().await;
+    fill_tombstones(&bed.home.state, NOW);
+    // One whose validity has passed needs room for its tombstone.
+    manager.say(Body::Command(Command { expires_ms: NOW, ..run(Uid::random(), 7) })).await;
+    let (_, ack) = manager.ack().await;
+    assert_eq!((ack.answer(), ack.code.as_str()), (Answer::Refused, "no_space"));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_delivered_output_goes_before_its_tombstone_and_the_record_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let (home, uid) = (&bed.home, Uid::random());
+    let command = run(uid, 7);
+    prepare(&home.state, &command, b"output");
+    let dir = home.state.command(uid);
+    let full = fill_tombstones(&home.state, command.expires_ms);
+    let bury = || {
+        let one = Delivered { uid, id: 7, expires_ms: command.expires_ms };
+        match jobs::forget(home, vec![one]) {
+            Done::Forgot(_, done) => done,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(bury().is_err_and(|error| error.is_full()));
+    assert_eq!(names(&dir), set(&["record", "wake"]), "the record alone prevents a second run");
+    std::fs::remove_file(full).unwrap();
+    bury().unwrap();
+    assert!(!dir.exists());
+    assert_eq!(home.tombstones.get(uid).unwrap().map(|known| known.end.streams.len()), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_full_is_tidied_up_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let uid = Uid::random();
+    let command = run(uid, 7);
+    prepare(&state, &command, b"");
+    drop(state);
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let full = fill_tombstones(&bed.home.state, command.expires_ms);
+    let (mut manager, _) = bed.connect(1, 1 << 20).await;
+    manager.want(uid, Action::Continue).await;
+    manager.result().await;
+    manager.say(Body::ResultAck(ResultAck { uid: uid.to_wire(), store_position: 0 })).await;
+    let dir = bed.home.state.command(uid);
+    // The clock of these tests runs only while nobody works.
+    until(|| names(&dir) == set(&["record", "wake"])).await;
+    std::fs::remove_file(full).unwrap();
+    until(|| !dir.exists()).await;
+}
+
+#[tokio::test]
+async fn only_a_second_shim_leaves_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let uid = put(&bed.home.state, &run(Uid::random(), 7));
+    for (shim, left) in [(Shim::First, set(&["record", "wake"])), (Shim::Again, set(&["record", "spawn.2", "wake"]))] {
+        let Done::Spawned(_, child) = jobs::spawn(&bed.home, uid, shim) else { panic!("not spawned") };
+        child.unwrap().wait().await.unwrap();
+        assert_eq!(names(&bed.home.state.command(uid)), left, "{shim:?}");
+    }
+}
+
+#[tokio::test]
+async fn tmp_real_full_disk() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    let bed = Bed::start(&folder.path().join("state"), "/bin/true").await;
+    let uid = Uid::random();
+    let command = run(uid, 7);
+    prepare(&bed.home.state, &command, b"output");
+    let dir = bed.home.state.command(uid);
+    let mut file = std::fs::OpenOptions::new().append(true).open(dir.join(format!("stdout.{:020}", 0))).unwrap();
+    while file.write(&[1; 4096]).is_ok_and(|got| got > 0) {}
+    drop(file);
+    let mut manager = bed.ready_any().await;
+    manager.say(Body::Command(run(Uid::random(), 9))).await;
+    let (_, ack) = manager.ack().await;
+    println!("{ack:?}");
+    assert_eq!(ack.code, "no_space");
+    manager.say(Body::ResultAck(ResultAck { uid: uid.to_wire(), store_position: 0 })).await;
+    until(|| !dir.exists()).await;
+    let other = Uid::random();
+    manager.say(Body::Command(run(other, 10))).await;
+    let (_, ack) = manager.ack().await;
+    println!("{ack:?} {:?}", bed.home.tombstones.get(uid));
+    assert_eq!(ack.answer(), Answer::Accepted);
+    std::process::Command::new("umount").arg("-l").arg(folder.path()).status().unwrap();
+}

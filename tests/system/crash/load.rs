@@ -1,0 +1,136 @@
+//! The load of a storm: commands that leave a trace and print a known number of bytes, and the rules they must keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use api::client::Client;
+use api::commands::{CancelRequest, CommandRequest};
+use common::model::StreamName;
+use common::shutdown::{Shutdown, Tasks};
+use testkit::House;
+use testkit::checker::{Interruptions, Witness, breaches};
+use testkit::effects::Effects;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+/// After the last fault everything is final within this time.
+pub(super) const CALM: Duration = Duration::from_secs(90);
+/// Fewer accepted commands than this are no load.
+const LEAST: usize = 100;
+/// Commands that are under way at the same time.
+const OPEN: usize = 6;
+/// Between two looks at what is under way.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What was asked for.
+pub(super) struct Asked {
+    effects: Effects,
+    /// Accepted commands by id, with their tags and what they print.
+    accepted: BTreeMap<u64, (String, usize)>,
+    /// Requests whose answer never came: nobody knows whether they were accepted.
+    unsure: BTreeSet<String>,
+}
+
+/// A load that goes on until it is stopped.
+pub(super) struct Load {
+    stop: Shutdown,
+    result: oneshot::Receiver<Asked>,
+    _tasks: Tasks,
+}
+
+impl Load {
+    /// Begins to ask these agents for work.
+    pub(super) fn start(house: &House, agents: &'static [&'static str]) -> anyhow::Result<Self> {
+        let effects = Effects::create(house.folder().join("effects"))?;
+        let (stop, tasks) = (Shutdown::new(), Tasks::new());
+        let (sender, result) = oneshot::channel();
+        let (client, template, heard) = (house.client().clone(), house.shell_request(""), stop.clone());
+        tasks.spawn("load", async move {
+            let asked = ask(client, template, effects, agents, heard).await;
+            // The test may have failed meanwhile.
+            let _ = sender.send(asked);
+        });
+        Ok(Self { stop, result, _tasks: tasks })
+    }
+
+    /// Stops asking; what was sent is waited for.
+    pub(super) async fn stop(self) -> anyhow::Result<Asked> {
+        self.stop.request();
+        self.result.await.context("the load died")
+    }
+}
+
+/// One caller: starts commands, cancels some, keeps a number of them under way.
+///
+/// The client repeats what it got no answer to under the same idempotency key, so what was accepted is known here.
+async fn ask(client: Client, template: CommandRequest, effects: Effects, agents: &[&str], stop: Shutdown) -> Asked {
+    let mut asked = Asked { effects, accepted: BTreeMap::new(), unsure: BTreeSet::new() };
+    let (mut open, mut number) = (Vec::new(), 0_usize);
+    while !stop.is_requested() {
+        if open.len() < OPEN {
+            number += 1;
+            let tag = format!("t{number}");
+            let bytes = 1 + number * 977 % 90_000;
+            let pause = if number.is_multiple_of(5) { "sleep 0.4; " } else { "" };
+            let line = format!("{}; head -c {bytes} /dev/zero; {pause}:", asked.effects.line(&tag));
+            let request = CommandRequest { args: serde_json::json!({ "shell": line }), ..template.clone() };
+            let Some(agent) = agents.get(number % agents.len()).and_then(|name| name.parse().ok()) else { break };
+            match client.start(&agent, &request).await {
+                Ok(command) => {
+                    if number.is_multiple_of(3) {
+                        // Whatever becomes of the wish, the rules hold.
+                        let _ = client.cancel(command.id, &CancelRequest::default()).await;
+                    }
+                    asked.accepted.insert(command.id, (tag, bytes));
+                    open.push(command.id);
+                }
+                // Nobody was there at this moment, or the client gave up: whether it arrived is not known.
+                Err(_) => {
+                    asked.unsure.insert(tag);
+                    sleep(LOOK * 5).await;
+                }
+            }
+        }
+        let mut left = Vec::new();
+        for id in std::mem::take(&mut open) {
+            if !client.command(id).await.is_ok_and(|command| command.phase.is_final()) {
+                left.push(id);
+            }
+        }
+        open = left;
+        if open.len() >= OPEN {
+            sleep(LOOK).await;
+        }
+    }
+    asked
+}
+
+impl Asked {
+    /// Waits for calm and applies the rules of promise 1; answers how many ended in which phase.
+    pub(super) async fn judge(&self, house: &House, interruptions: Interruptions) -> anyhow::Result<String> {
+        let mut witnesses = Vec::new();
+        let until = Instant::now() + CALM;
+        for (id, (tag, bytes)) in &self.accepted {
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            // What is not final by now is a breach that the rules name.
+            let command = house.client().wait_command(*id, left).await?;
+            let stdout = house.output(*id, StreamName::Stdout).await?;
+            witnesses.push(Witness { tag: tag.clone(), command, stdout, expected: vec![0; *bytes] });
+        }
+        let mut effects = self.effects.counts()?;
+        // What nobody knows to be accepted may have run, but not twice.
+        effects.retain(|tag, count| *count > 1 || !self.unsure.contains(tag));
+        let found = breaches(&witnesses, &effects, interruptions);
+        let mut phases: BTreeMap<String, usize> = BTreeMap::new();
+        for witness in &witnesses {
+            *phases.entry(witness.command.phase.to_string()).or_default() += 1;
+        }
+        let summary = format!("{phases:?}, {} unsure", self.unsure.len());
+        ensure!(found.is_empty(), "{} breaches among {summary}:\n{}", found.len(), found.join("\n"));
+        ensure!(witnesses.len() >= LEAST, "hardly anything was accepted: {summary}");
+        let succeeded = phases.get("succeeded").copied().unwrap_or(0);
+        ensure!(succeeded * 3 > witnesses.len(), "hardly anything succeeded: {summary}");
+        Ok(summary)
+    }
+}
