@@ -127,12 +127,6 @@ impl Bed {
         manager
     }
 
-    pub(super) async fn ready_any(&self) -> Manager {
-        let (mut manager, _) = self.connect(1, 1 << 20).await;
-        manager.say(Body::Reconcile(Reconcile { items: Vec::new(), last: true })).await;
-        manager
-    }
-
     /// Stops the agent as a signal would.
     pub(super) async fn stop(self) {
         self.shutdown.request();

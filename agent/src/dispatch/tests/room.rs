@@ -100,35 +100,3 @@ async fn only_a_second_shim_leaves_a_note() {
         assert_eq!(names(&bed.home.state.command(uid)), left, "{shim:?}");
     }
 }
-
-#[tokio::test]
-async fn tmp_real_full_disk() {
-    use std::io::Write;
-    let folder = tempfile::tempdir().unwrap();
-    std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
-        .arg(folder.path())
-        .status()
-        .unwrap();
-    let bed = Bed::start(&folder.path().join("state"), "/bin/true").await;
-    let uid = Uid::random();
-    let command = run(uid, 7);
-    prepare(&bed.home.state, &command, b"output");
-    let dir = bed.home.state.command(uid);
-    let mut file = std::fs::OpenOptions::new().append(true).open(dir.join(format!("stdout.{:020}", 0))).unwrap();
-    while file.write(&[1; 4096]).is_ok_and(|got| got > 0) {}
-    drop(file);
-    let mut manager = bed.ready_any().await;
-    manager.say(Body::Command(run(Uid::random(), 9))).await;
-    let (_, ack) = manager.ack().await;
-    println!("{ack:?}");
-    assert_eq!(ack.code, "no_space");
-    manager.say(Body::ResultAck(ResultAck { uid: uid.to_wire(), store_position: 0 })).await;
-    until(|| !dir.exists()).await;
-    let other = Uid::random();
-    manager.say(Body::Command(run(other, 10))).await;
-    let (_, ack) = manager.ack().await;
-    println!("{ack:?} {:?}", bed.home.tombstones.get(uid));
-    assert_eq!(ack.answer(), Answer::Accepted);
-    std::process::Command::new("umount").arg("-l").arg(folder.path()).status().unwrap();
-}
