@@ -88,8 +88,9 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError
     let memory = Arc::new(Mutex::new(memory));
     // One: the supervisor dials the next session only after the last one has ended.
     let (sessions, attach) = mpsc::channel(1);
+    let home = Arc::new(home);
     let parts = Parts {
-        home: Arc::new(home),
+        home: Arc::clone(&home),
         generation: identity.generation.0,
         clock,
         memory: Arc::clone(&memory),
@@ -109,6 +110,11 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError
     let late = tasks.join(STOP).await;
     if !late.is_empty() {
         warn!(tasks = ?late, "Some parts did not end in time");
+    }
+    let mut leaving = JoinSet::new();
+    leaving.spawn_blocking(move || home.base.leave(home.state.journal()));
+    if let Some(Err(error)) = leaving.join_next().await {
+        warn!(error = %error, "The place of the commands' cgroups could not be left");
     }
     info!("The agent has stopped; its commands go on");
     ended

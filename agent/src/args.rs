@@ -86,6 +86,7 @@ pub fn main(args: Vec<OsString>, prefix: Vec<OsString>) -> ExitCode {
 
 fn start(args: Args, prefix: Vec<OsString>) -> Result<ExitCode, StartError> {
     let mut config: AgentConfig = common::config::load(&args.config).map_err(StartError::Config)?;
+    config.find_beside(&args.config);
     if !args.manager.is_empty() {
         config.managers = args.manager;
     }

@@ -94,7 +94,8 @@ impl ManagerClock {
     }
 }
 
-/// What the agent remembers of its manager's store: said in every hello, so that a restored store is found out.
+/// What the agent remembers of its manager's store: said in every hello, so that a restored store is found out
+/// (protocol R-INV-6).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManagerMemory {
     v: u32,
@@ -105,6 +106,9 @@ pub(crate) struct ManagerMemory {
     /// Manager time when this incarnation was heard first: positions in older records belong to another one.
     #[serde(default)]
     pub(crate) since_ms: u64,
+    /// The past was listed to this incarnation, and not all that it wanted to hear of it has arrived.
+    #[serde(default)]
+    pub(crate) past_owed: bool,
     /// Other addresses the manager named.
     #[serde(default)]
     pub(crate) addresses: Vec<String>,
@@ -185,6 +189,7 @@ mod tests {
 
     use super::*;
 
+    /// Protocol R-CMD-5.
     #[test]
     fn time_goes_on_with_the_boot_clock_and_never_back() {
         let mut clock = ManagerClock::new("b", None);
@@ -236,8 +241,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = MemoryFiles::new(folder.path());
         assert_eq!(files.load_manager().unwrap(), None);
-        let memory =
-            ManagerMemory { v: 1, incarnation: 3, store_position: 9, since_ms: 4, addresses: vec!["m".into()] };
+        let memory = ManagerMemory {
+            v: 1,
+            incarnation: 3,
+            store_position: 9,
+            since_ms: 4,
+            past_owed: true,
+            addresses: vec!["m".into()],
+        };
         files.save_manager(&memory).unwrap();
         assert_eq!(files.load_manager().unwrap(), Some(memory));
         std::fs::write(folder.path().join("clock"), b"{").unwrap();

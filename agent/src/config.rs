@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::id::Name;
 use common::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES};
 use common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
 
-/// Port of a manager's link when an address names none.
+/// Port of a manager's link when an address names none (protocol R-TLS-1).
 pub const LINK_PORT: u16 = 7051;
 
 /// What an agent is told about itself and its managers.
@@ -68,6 +68,14 @@ pub struct Invalid {
 pub struct InvalidConfig(pub Vec<Invalid>);
 
 impl AgentConfig {
+    /// Lets relative paths begin at the folder of the configuration file, so that the folder can be moved as a whole.
+    pub fn find_beside(&mut self, file: &Path) {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        for path in [&mut self.cert, &mut self.key, &mut self.ca] {
+            *path = folder.join(&*path);
+        }
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
@@ -210,6 +218,7 @@ mod tests {
         assert!(error.is_err());
     }
 
+    /// Protocol R-TLS-1.
     #[test]
     fn addresses_have_a_host_and_a_port_or_the_default() {
         let parsed = |text: &str| Address::parse(text).map(|address| address.to_string());
@@ -228,5 +237,14 @@ mod tests {
             common::config::parse("managers: ['a:0']\nstate_dir: x\ncgroup: maybe\n", "x.yml").unwrap();
         let wrong = config.validate().unwrap_err();
         assert_eq!(wrong.0.iter().map(|one| one.key).collect::<Vec<_>>(), ["managers", "state_dir", "cgroup"]);
+    }
+
+    #[test]
+    fn certificates_are_found_beside_the_file_that_names_them() {
+        let text = "managers: [m]\ncert: cert.pem\nkey: /elsewhere/key.pem\n";
+        let mut config: AgentConfig = common::config::parse(text, "agent.yml").unwrap();
+        config.find_beside(Path::new("/etc/paprika/agent/agent.yml"));
+        assert_eq!(config.cert, Path::new("/etc/paprika/agent/cert.pem"));
+        assert_eq!(config.key, Path::new("/elsewhere/key.pem"));
     }
 }

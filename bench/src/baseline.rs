@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::house::pause;
 use crate::stats::Sample;
 
 /// Starts `true` and waits for it, one after another.
@@ -80,9 +81,7 @@ pub async fn bare_tls(bytes: u64) -> anyhow::Result<f64> {
         Ok(start.elapsed())
     };
     let (sent, took) =
-        tokio::try_join!(tokio::time::timeout(Duration::from_secs(120), async { sender.await }), async {
-            Ok(receiver.await)
-        })?;
+        tokio::try_join!(tokio::time::timeout(Duration::from_secs(120), sender), async { Ok(receiver.await) })?;
     sent?;
     Ok(bytes as f64 / took?.as_secs_f64())
 }
@@ -128,7 +127,7 @@ pub fn kept_ssh(folder: &Path, rounds: usize) -> anyhow::Result<Option<Sample>> 
     };
     let measured = (|| {
         let opened = (0..50).any(|_| {
-            std::thread::sleep(Duration::from_millis(100));
+            pause(Duration::from_millis(100));
             client().arg("true").status().is_ok_and(|status| status.success())
         });
         if !opened {

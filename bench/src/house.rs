@@ -55,11 +55,14 @@ impl House {
             if let Some(status) = child.try_wait()? {
                 bail!("the house ended ({status}):\n{}", fs::read_to_string(folder.join("log"))?);
             }
-            match fs::read_to_string(&env) {
-                Ok(text) if text.contains("PAPRIKA_LINK=") && text.ends_with('\n') => break text,
-                _ if start.elapsed() > READY => bail!("the house is not ready after {READY:?}"),
-                _ => std::thread::sleep(Duration::from_millis(20)),
+            // The environment is written first; the line says that every agent is connected.
+            if fs::read_to_string(folder.join("log"))?.contains("ready: ") {
+                break fs::read_to_string(&env)?;
             }
+            if start.elapsed() > READY {
+                bail!("the house is not ready after {READY:?}");
+            }
+            pause(Duration::from_millis(20));
         };
         let value = |name: &str| {
             text.lines()
@@ -101,11 +104,16 @@ impl House {
 
     /// The processes of the agents: children of the house.
     pub fn agent_pids(&self) -> anyhow::Result<Vec<u32>> {
-        let pid = self.child.id();
+        let parent = self.child.id();
         let mut pids = Vec::new();
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let children = fs::read_to_string(task?.path().join("children"))?;
-            pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            // A process may end between the two looks.
+            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+            let of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+            if of == Some(parent) {
+                pids.push(pid);
+            }
         }
         Ok(pids)
     }
@@ -137,7 +145,7 @@ impl House {
                 self.child.wait()?;
                 bail!("the house did not stop within 30 s");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            pause(Duration::from_millis(20));
         }
         Ok(())
     }
@@ -159,4 +167,10 @@ fn report_late(error: &anyhow::Error) {
 /// A name that is known to be one.
 pub fn name(text: &str) -> anyhow::Result<Name> {
     Ok(text.parse()?)
+}
+
+/// Waits between two looks at another process; nothing else runs in this program meanwhile.
+#[expect(clippy::disallowed_methods, reason = "the benchmark polls processes of others and has nothing else to do")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

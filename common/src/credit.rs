@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::id::Uid;
 use crate::model::StreamName;
 
-/// The sender's side: how many bytes may leave.
+/// The sender's side: how many bytes may leave (protocol R-CREDIT-1).
 #[derive(Debug)]
 pub struct SendWindow {
     stream_credit: u64,
@@ -85,7 +85,7 @@ pub struct Grant {
     pub session_bytes: u64,
 }
 
-/// The sender went beyond what it was granted.
+/// The sender went beyond what it was granted, which ends the session (protocol R-CREDIT-4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("output beyond the granted credit")]
 pub struct Overdrawn;
@@ -155,6 +155,7 @@ mod tests {
 
     const OUT: StreamName = StreamName::Stdout;
 
+    /// Protocol R-CREDIT-1, R-CREDIT-2.
     #[test]
     fn credit_ends_exactly_at_its_edge_and_repeated_grants_change_nothing() {
         let uid = Uid([1; 16]);
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(window.allowed(uid, OUT, 100), 10);
     }
 
+    /// Protocol R-CREDIT-4.
     #[test]
     fn a_sender_that_takes_more_than_it_was_given_is_found() {
         let uid = Uid([1; 16]);

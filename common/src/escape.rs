@@ -57,6 +57,7 @@ mod tests {
 
     use super::*;
 
+    /// Protocol R-BYE-2.
     #[test]
     fn cursor_moves_bells_and_tricks_are_shown_not_done() {
         assert_eq!(text("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");

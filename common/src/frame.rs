@@ -15,7 +15,7 @@ use crate::wire::Frame;
 /// Why bytes are not a frame. All of them end the session.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// A frame has at least one byte.
+    /// A frame has at least one byte (protocol R-FRAME-1).
     #[error("a frame of length 0")]
     Empty,
     /// The announced or built length is above the limit of this stage.
@@ -26,7 +26,7 @@ pub enum FrameError {
         /// What is allowed now.
         limit: usize,
     },
-    /// The bytes are the start of an HTTP request.
+    /// The bytes are the start of an HTTP request, and the log says so (protocol R-FRAME-7).
     #[error("the peer speaks HTTP; this port speaks the agent protocol")]
     LooksLikeHttp,
     /// The bytes are no protobuf `Frame`.
@@ -60,7 +60,8 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) -> Result<(), FrameError> {
     frame.encode(out).map_err(|_| FrameError::TooLarge { length, limit })
 }
 
-/// Takes frames out of bytes as they arrive, under a limit that depends on the stage of the session.
+/// Takes frames out of bytes as they arrive, under a limit that depends on the stage of the session (protocol
+/// R-FRAME-2).
 #[derive(Debug)]
 pub struct Decoder {
     limit: usize,
@@ -156,6 +157,7 @@ mod tests {
         Ok(())
     }
 
+    /// Protocol R-FRAME-2.
     #[test]
     fn the_limit_holds_on_both_sides_of_its_edge() -> Result<(), FrameError> {
         let mut bytes = BytesMut::new();
@@ -170,6 +172,7 @@ mod tests {
         Ok(())
     }
 
+    /// Protocol R-FRAME-3.
     #[test]
     fn an_announced_length_is_not_a_reason_to_allocate() {
         let mut buffer = BytesMut::from(&(MAX_FRAME_BEFORE_HELLO as u32).to_be_bytes()[..]);
@@ -178,6 +181,7 @@ mod tests {
         assert_eq!(buffer.capacity(), before);
     }
 
+    /// Protocol R-FRAME-1, R-FRAME-7.
     #[test]
     fn empty_frames_and_http_are_named() {
         let mut decoder = Decoder::new(MAX_FRAME);

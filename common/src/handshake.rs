@@ -125,7 +125,7 @@ impl Refusal {
         self
     }
 
-    /// The frame that tells the peer.
+    /// The frame that tells the peer; the reason is cut to its limit (protocol R-BYE-2).
     #[must_use]
     pub fn bye(&self) -> Body {
         let mut reason = self.reason.clone();
@@ -150,7 +150,7 @@ pub fn read_hello(frame: &Frame, peer: &Identity, cluster: &Name) -> Result<Hell
     let Some(Body::ClientHello(hello)) = &frame.body else {
         return Err(violation("the first frame is not a hello"));
     };
-    // Identity comes from the certificate; the hello may only agree with it (R-AUTH-2).
+    // Who the peer is follows from its certificate alone (protocol R-AUTH-1); the hello may only agree (R-AUTH-2).
     if peer.role != Role::Agent || peer.cluster != *cluster {
         return Err(Refusal::new(Code::AuthFailed, "the certificate is not one of an agent of this cluster"));
     }
@@ -160,6 +160,7 @@ pub fn read_hello(frame: &Frame, peer: &Identity, cluster: &Name) -> Result<Hell
     if !hello.cluster_id.is_empty() && hello.cluster_id != cluster.as_str() {
         return Err(Refusal::new(Code::AuthFailed, "the hello names another cluster"));
     }
+    // The highest that both speak, or none (protocol R-SESSION-3).
     let version = Version::choose(hello.protocol_min, hello.protocol_max).ok_or_else(|| {
         Refusal::new(
             Code::UpgradeRequired,
@@ -257,7 +258,7 @@ pub struct Welcome {
     pub incarnation: Incarnation,
     /// How far the store has come.
     pub store_position: StorePosition,
-    /// When silence is worth a ping; within [`limits::HEARTBEAT_RANGE`].
+    /// When silence is worth a ping; within [`limits::HEARTBEAT_RANGE`], whatever was said (protocol R-SESSION-6).
     pub heartbeat: Duration,
     /// Largest payload of one output frame.
     pub max_output_payload: usize,
@@ -439,6 +440,7 @@ mod tests {
         Ok(())
     }
 
+    /// Protocol R-AUTH-1.
     #[test]
     fn a_certificate_of_another_role_or_cluster_is_refused_whatever_the_hello_says() -> Result<(), IdError> {
         let said = frame(hello(&params()?));
@@ -481,6 +483,37 @@ mod tests {
         Ok(())
     }
 
+    /// Protocol R-SESSION-6.
+    #[test]
+    fn the_heartbeat_is_clamped_at_both_ends() -> Result<(), IdError> {
+        let (shortest, longest) = limits::HEARTBEAT_RANGE;
+        assert_eq!((shortest.as_millis(), longest.as_millis()), (200, 300_000));
+        let step = Duration::from_millis(1);
+        for (said, kept) in [
+            (Duration::ZERO, shortest),
+            (shortest - step, shortest),
+            (shortest + step, shortest + step),
+            (longest - step, longest - step),
+            (longest + step, longest),
+            (Duration::MAX, longest),
+        ] {
+            let said_so = welcome(&WelcomeParams {
+                version: Version::V1,
+                epoch: Epoch(1),
+                incarnation: Incarnation(1),
+                store_position: StorePosition(1),
+                heartbeat: said,
+                manager_addresses: Vec::new(),
+                cluster: "c1".parse()?,
+                clock_ms: 1,
+            });
+            let heard = read_welcome(&frame(said_so)).map(|welcome| welcome.heartbeat);
+            assert!(matches!(heard, Ok(heartbeat) if heartbeat == kept), "{said:?}: {heard:?}");
+        }
+        Ok(())
+    }
+
+    /// Protocol R-BYE-2.
     #[test]
     fn a_reason_is_cut_at_a_character() {
         let bye = Refusal::new(Code::Banned, "ä".repeat(300)).bye();

@@ -77,6 +77,7 @@ mod tests {
         Frame { seq, ..Frame::default() }
     }
 
+    /// Protocol R-LANE-1.
     #[test]
     fn a_control_frame_overtakes_everything_that_waits_and_order_within_a_lane_stays() {
         let mut lanes = Lanes::default();

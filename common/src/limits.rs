@@ -9,7 +9,8 @@ use std::time::Duration;
 pub const MAX_FRAME_BEFORE_HELLO: usize = 16 * 1024;
 /// Largest frame of an open session: one command with a large argument list or one page of an inventory.
 pub const MAX_FRAME: usize = 1024 * 1024;
-/// Largest payload in one output frame: bounds how long a control frame waits behind a byte frame (0.3 ms at 1 Gbit/s).
+/// Largest payload in one output frame (protocol R-OUT-1): bounds how long a control frame waits behind a byte frame
+/// (0.3 ms at 1 Gbit/s).
 pub const MAX_OUTPUT_PAYLOAD: usize = 32 * 1024;
 /// The length prefix of a frame: one `u32`, big-endian.
 pub const FRAME_HEADER: usize = 4;

@@ -122,7 +122,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
     }
 
-    /// Queues a frame; answers its sequence number.
+    /// Queues a frame; answers its sequence number. They count up from 1 (protocol R-FRAME-4) as frames are queued, so
+    /// an urgent frame may leave before one with a smaller number.
     pub fn push(&mut self, lane: Lane, body: Body) -> u64 {
         self.reply(lane, 0, body)
     }
@@ -250,6 +251,7 @@ mod tests {
         Body::Ping(Ping::default())
     }
 
+    /// Protocol R-FRAME-4.
     #[tokio::test]
     async fn frames_cross_a_byte_stream_and_a_clean_close_is_none() -> Result<(), LinkError> {
         let (near, far) = tokio::io::duplex(1000);

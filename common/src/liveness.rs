@@ -69,6 +69,7 @@ mod tests {
 
     const TEN: Duration = Duration::from_secs(10);
 
+    /// Protocol R-LIVE-1.
     #[test]
     fn a_silent_peer_is_pinged_after_one_interval_and_dead_after_two_and_a_half() {
         let start = Instant::now();

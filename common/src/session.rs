@@ -33,7 +33,7 @@ pub enum Judgement {
     Process,
     /// Its body is unknown to this build and its sender does not mind.
     Skip,
-    /// Its body is unknown to this build: answer `Nak{UNSUPPORTED}`.
+    /// Its body is unknown to this build: answer `Nak{UNSUPPORTED}`; the session goes on (protocol R-FRAME-5).
     Unsupported,
     /// It has no place here: `Bye{PROTOCOL_ERROR}` with this reason, and close.
     Violation(&'static str),
@@ -133,6 +133,7 @@ pub fn one_of_each() -> Vec<Body> {
 mod tests {
     use super::*;
 
+    /// Protocol R-SESSION-1.
     #[test]
     fn the_whole_table_of_frames_stands_as_written() {
         let mut table = String::new();
@@ -155,6 +156,7 @@ mod tests {
         insta::assert_snapshot!(table);
     }
 
+    /// Protocol R-FRAME-5.
     #[test]
     fn an_unknown_body_is_skipped_or_refused_as_its_sender_wished() {
         let ignorable = Frame { may_ignore: true, ..Frame::default() };

@@ -31,6 +31,7 @@ pub mod capability {
 mod tests {
     use super::*;
 
+    /// Protocol R-SESSION-3.
     #[test]
     fn the_newest_common_version_is_chosen_or_none() {
         assert_eq!(Version::choose(1, 1), Some(Version::V1));

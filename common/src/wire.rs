@@ -1,4 +1,5 @@
-//! Generated protobuf types of the link, one place for all of them.
+//! Generated protobuf types of the link, one place for all of them. Unknown fields are passed over by the decoder, and
+//! numbers in the `.proto` files are never used again (protocol R-FRAME-6).
 //!
 //! They stay at the edges (link, command records, tests). Nothing in here decides anything; conversions to domain
 //! types stand beside the domain type.

@@ -197,6 +197,7 @@ async fn start(
         listen: config.api.listen,
         socket: Some(config.socket_path()),
         max_connections: config.api.max_connections,
+        max_connections_per_address: config.api.max_connections_per_address,
     };
     let bound = http::serve(http, service.clone(), api_tls, shutdown, tasks).await.map_err(RunError::Api)?;
     tasks.spawn("fanout", fanout::run(service.clone(), shutdown.clone()));

@@ -54,8 +54,10 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// Names and addresses that the API certificate carries besides the usual ones.
     pub names: Vec<String>,
-    /// Connections at the same time.
+    /// Connections of the port at the same time; the socket has its own.
     pub max_connections: usize,
+    /// The same for one address.
+    pub max_connections_per_address: usize,
 }
 
 /// Doors for agents.
@@ -107,6 +109,8 @@ impl Default for ApiConfig {
             socket: PathBuf::from("api.sock"),
             names: Vec::new(),
             max_connections: 4_000,
+            // A dashboard and its proxy need some dozens; sixteen hosts of this size are needed to fill the house.
+            max_connections_per_address: 256,
         }
     }
 }
@@ -157,6 +161,7 @@ impl ManagerConfig {
             (!self.dir.as_os_str().is_empty(), "dir: names a folder"),
             (!self.api.socket.as_os_str().is_empty(), "api.socket: names a path"),
             (self.api.max_connections > 0, "api.max_connections: is at least 1"),
+            (self.api.max_connections_per_address > 0, "api.max_connections_per_address: is at least 1"),
             (heartbeat_fits, "link.heartbeat: is between 200ms and 5m"),
             (self.link.advertise.iter().all(host_and_port), "link.advertise: each entry is host:port"),
             (self.link.max_unauthenticated > 0, "link.max_unauthenticated: is at least 1"),

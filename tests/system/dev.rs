@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -39,6 +40,39 @@ fn the_three_lines_work_as_pasted() {
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(text(&out.stdout).starts_with("Linux"), "{}", text(&out.stdout));
     assert_eq!(text(&out.stderr), "");
+}
+
+#[test]
+fn an_ordinary_user_needs_nothing_more_than_root_does() {
+    /// Debian's nobody and nogroup; any ids without rights would do.
+    const NOBODY: u32 = 65_534;
+    if !nix::unistd::geteuid().is_root() {
+        // All other tests of this file already run as an ordinary user.
+        return;
+    }
+    // The binary may lie where nobody may look, so that a copy is used.
+    let own = tempfile::Builder::new().prefix("paprika-").tempdir().unwrap();
+    fs::set_permissions(own.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (binary, home) = (own.path().join("paprika"), own.path().join("home"));
+    fs::copy(PAPRIKA, &binary).unwrap();
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut command = Command::new(&binary);
+    command.uid(NOBODY).gid(NOBODY).current_dir(&home);
+    let house = House::begin(&mut command, &home.join("d"), 2);
+    let [start, cancel, run] = house.lines.as_slice() else { panic!("{:?}", house.lines) };
+    for line in [start, cancel, run] {
+        let out = Running::start(Command::new("sh").args(["-c", line]).uid(NOBODY).gid(NOBODY)).finish();
+        assert!(out.status.success(), "{line}: {}", text(&out.stderr));
+        assert!(!out.stdout.is_empty(), "{line}");
+    }
+    let out = house.paprika(&["run", "dev-2", "--", "id", "-u"]);
+    assert_eq!(text(&out.stdout).trim(), NOBODY.to_string(), "{}", text(&out.stderr));
+    let ended = wait_for("the cancelled command ends", || {
+        let commands = house.json(&["commands", "-o", "json"]);
+        commands.as_array()?.iter().find(|command| command["phase"] == "cancelled").cloned()
+    });
+    assert_eq!(ended["isolation"], "best_effort", "{ended}");
 }
 
 #[test]

@@ -36,8 +36,13 @@ impl House {
 
     /// Starts in a folder that may have been used before.
     pub fn open(folder: &Path, agents: u16) -> Self {
+        Self::begin(&mut Command::new(PAPRIKA), folder, agents)
+    }
+
+    /// Starts with a command that already says what to run and as whom.
+    pub fn begin(command: &mut Command, folder: &Path, agents: u16) -> Self {
         let mut dev = Running::start(
-            Command::new(PAPRIKA)
+            command
                 .args([
                     "dev",
                     "--api",

@@ -304,6 +304,7 @@ async fn only_a_valid_certificate_of_an_agent_of_this_cluster_opens_a_session() 
     house.close().await
 }
 
+/// Protocol R-TLS-2.
 #[tokio::test]
 async fn nobody_speaks_without_a_certificate_or_with_another_protocol() -> anyhow::Result<()> {
     let house = house().await?;
@@ -333,6 +334,7 @@ async fn nobody_speaks_without_a_certificate_or_with_another_protocol() -> anyho
     house.close().await
 }
 
+/// Protocol R-FRAME-7.
 #[tokio::test]
 async fn plain_http_is_told_what_it_found() -> anyhow::Result<()> {
     let house = house().await?;

@@ -109,6 +109,7 @@ async fn cloned_agents_run_nothing_twice() -> anyhow::Result<()> {
     house.close().await
 }
 
+/// Protocol R-SESSION-4.
 #[tokio::test]
 async fn what_a_superseded_session_says_has_no_effect() -> anyhow::Result<()> {
     let house = House::start(options()).await?;

@@ -1,6 +1,6 @@
 //! Makes commands durable: built in `staging`, synced, renamed into `commands`, that folder synced.
 //!
-//! Several at once share the sync of `commands/`; nothing is reported as accepted before it.
+//! Several at once share the sync of `commands/`; nothing is reported as accepted before it (protocol R-CMD-2).
 
 use std::fs;
 use std::io::{self, Write};
@@ -31,44 +31,76 @@ pub struct NewCommand {
     pub end: Option<End>,
 }
 
-/// Why a command was not accepted; nothing of it stays behind.
+/// Why a command was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// There is a directory of this name.
     #[error("accept command {0}: it is already here")]
     Exists(Uid),
-    /// A file step failed.
+    /// A file step failed before the directory had its name: nothing of it stays behind.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The directory has its name, or may have it, and nobody can say whether that lasts. It must neither be promised
+    /// nor refused before [`settle`] knows, because a crash may leave it there or not.
+    #[error("accept command {0}: its place is not durable")]
+    Unsettled(Uid, #[source] FileError),
 }
 
 /// Makes commands durable, in the order given; each gets its own answer.
 ///
-/// After a failed sync of `commands/` every answer is an error, and the directories are taken back.
+/// After a failed sync of `commands/` no answer is good: every directory that has its name is unsettled.
 #[must_use]
 pub fn accept_many(state: &StateDir, commands: &[NewCommand]) -> Vec<Result<(), AcceptError>> {
     let mut answers: Vec<_> = commands.iter().map(|command| build(state, command)).collect();
     crash::point("agent.accept.before-rename");
-    let mut renamed = false;
     for (command, answer) in commands.iter().zip(&mut answers) {
         if answer.is_ok() {
             *answer = publish(state, command.uid);
-            renamed |= answer.is_ok();
         }
     }
     crash::point("agent.accept.after-rename");
-    let folder = state.commands();
-    if renamed && let Err(error) = durable::sync_folder(&folder) {
+    // One that was there before counts too: it may be there because an earlier sync failed.
+    let has_name = |answer: &Result<_, _>| matches!(answer, Ok(()) | Err(AcceptError::Exists(_)));
+    if answers.iter().any(has_name)
+        && let Err(error) = state.sync_commands()
+    {
         for (command, answer) in commands.iter().zip(&mut answers) {
-            if answer.is_ok() {
-                let source = io::Error::new(error.kind(), error.to_string());
-                *answer = Err(FileError { action: "sync", path: folder.clone(), source }.into());
-                drop(fs::remove_dir_all(state.command(command.uid)));
+            if has_name(answer) {
+                let source = io::Error::new(error.source.kind(), error.source.to_string());
+                let error = FileError { action: error.action, path: error.path.clone(), source };
+                *answer = Err(AcceptError::Unsettled(command.uid, error));
             }
         }
     }
     crash::point("agent.accept.after-sync");
     answers
+}
+
+/// Tries again to give unsettled commands a durable place: `true` for one that has it now, `false` for one that is not
+/// there and never will be.
+///
+/// # Errors
+/// When that still cannot be said.
+pub fn settle(state: &StateDir, uids: &[Uid]) -> Result<Vec<bool>, FileError> {
+    state.sync_commands()?;
+    let mut settled = Vec::with_capacity(uids.len());
+    for uid in uids {
+        let there = has_place(state, *uid)?;
+        if !there {
+            drop(fs::remove_dir_all(state.staging().join(uid.to_string())));
+        }
+        settled.push(there);
+    }
+    Ok(settled)
+}
+
+fn has_place(state: &StateDir, uid: Uid) -> Result<bool, FileError> {
+    let path = state.command(uid);
+    match fs::symlink_metadata(&path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("look at", &path),
+    }
 }
 
 fn build(state: &StateDir, command: &NewCommand) -> Result<(), AcceptError> {
@@ -105,11 +137,19 @@ fn publish(state: &StateDir, uid: Uid) -> Result<(), AcceptError> {
     let to = state.command(uid);
     match fs::rename(&from, &to) {
         Ok(()) => Ok(()),
-        Err(error) => {
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
             drop(fs::remove_dir_all(&from));
-            match error.kind() {
-                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => Err(AcceptError::Exists(uid)),
-                _ => Err(FileError { action: "rename", path: from, source: error }.into()),
+            Err(AcceptError::Exists(uid))
+        }
+        Err(source) => {
+            let failed = FileError { action: "rename", path: from.clone(), source };
+            // A disk with errors may have done what it says it has not.
+            match has_place(state, uid) {
+                Ok(false) => {
+                    drop(fs::remove_dir_all(&from));
+                    Err(failed.into())
+                }
+                _ => Err(AcceptError::Unsettled(uid, failed)),
             }
         }
     }
@@ -155,6 +195,32 @@ mod tests {
         let answers = accept_many(&state, &[NewCommand { accepted_ms: 9, ..first.clone() }, other.clone()]);
         assert!(matches!(answers.as_slice(), [Err(AcceptError::Exists(uid)), Ok(())] if *uid == first.uid));
         assert_eq!(record::read(&state.command(first.uid)).unwrap().spec.accepted_ms, 5);
+        assert_eq!(fs::read_dir(state.staging()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_place_that_is_not_durable_is_neither_a_yes_nor_a_no() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let (first, other) = (command(Uid::random()), command(Uid::random()));
+        state.break_sync(true);
+        for _ in 0..2 {
+            let answers = accept_many(&state, std::slice::from_ref(&first));
+            assert!(matches!(answers.as_slice(), [Err(AcceptError::Unsettled(uid, _))] if *uid == first.uid));
+            assert!(state.command(first.uid).exists(), "the second time it is there already");
+        }
+        assert!(settle(&state, &[first.uid]).is_err());
+        state.break_sync(false);
+        assert_eq!(settle(&state, &[first.uid, other.uid]).unwrap(), [true, false]);
+    }
+
+    #[test]
+    fn what_never_had_its_name_is_a_clear_no() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        fs::remove_dir(state.commands()).unwrap();
+        let answers = accept_many(&state, &[command(Uid::random())]);
+        assert!(matches!(answers.as_slice(), [Err(AcceptError::File(_))]), "{answers:?}");
         assert_eq!(fs::read_dir(state.staging()).unwrap().count(), 0);
     }
 

@@ -1,13 +1,25 @@
 //! Everything that is known when a command has ended, as it stands in END and travels as `CommandResult`.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
+use common::handshake::truncate;
 use common::id::Uid;
+use common::limits;
 use common::model::{Outcome, StreamName};
 use common::wire;
 use serde::{Deserialize, Serialize};
 
 /// The version that START and END payloads carry.
 pub(crate) const VERSION: u32 = 1;
+/// Gaps of one stream: more would make an end that no record, tombstone or frame has to carry. A disk that is full and
+/// not full in turn makes ten in a second.
+pub(crate) const MAX_GAPS: usize = 1_000;
+/// Kept files of one stream that an end names; the hashes of the others are left out.
+pub(crate) const MAX_SEGMENTS: usize = 1_000;
+
+/// Flags that an end keeps when it is cut.
+const MAX_CUT_FLAGS: usize = 16;
 
 /// Why a command ended as interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +217,38 @@ impl End {
         self
     }
 
+    /// The same end without the lists of what is kept and what is not: its size no longer depends on the output.
+    #[must_use]
+    pub fn lengths_only(mut self) -> Self {
+        for stream in &mut self.streams {
+            stream.gaps = Vec::new();
+            stream.segments = Vec::new();
+        }
+        self
+    }
+
+    /// The same end with its texts cut: a few kilobytes, whatever was in it.
+    #[must_use]
+    pub(crate) fn cut(self) -> Self {
+        let mut end = self.lengths_only();
+        end.value = String::new();
+        end.flags.truncate(MAX_CUT_FLAGS);
+        let texts = [&mut end.cancelled_by, &mut end.cancel_reason, &mut end.isolation];
+        for text in texts.into_iter().chain(&mut end.flags) {
+            truncate(text, limits::MAX_TEXT_BYTES);
+        }
+        if let Some(error) = &mut end.error {
+            truncate(&mut error.code, limits::MAX_TEXT_BYTES);
+            truncate(&mut error.text, limits::MAX_TEXT_BYTES);
+        }
+        end
+    }
+
+    /// Tells whether it names gaps or segments.
+    pub(crate) fn has_lists(&self) -> bool {
+        self.streams.iter().any(|stream| !stream.gaps.is_empty() || !stream.segments.is_empty())
+    }
+
     /// The length of one stream; 0 when it has none.
     #[must_use]
     pub fn length(&self, stream: StreamName) -> u64 {
@@ -246,6 +290,43 @@ impl End {
     }
 }
 
+/// Joins gaps until there are at most [`MAX_GAPS`]: those with the fewest bytes between them. Answers the segments
+/// that stood there and now belong to a gap: their files have to go, so that what is said stays true.
+pub(crate) fn narrow(gaps: &mut Vec<GapRange>, segments: &mut Vec<SegmentEnd>) -> Vec<SegmentEnd> {
+    let excess = gaps.len().saturating_sub(MAX_GAPS);
+    if excess == 0 {
+        return Vec::new();
+    }
+    let mut between: Vec<_> = gaps
+        .iter()
+        .zip(gaps.iter().skip(1))
+        .enumerate()
+        .map(|(index, (gap, next))| (next.offset.saturating_sub(gap.end()), index + 1))
+        .collect();
+    between.sort_unstable();
+    let joined: HashSet<_> = between.into_iter().take(excess).map(|(_, index)| index).collect();
+    let mut kept: Vec<GapRange> = Vec::with_capacity(MAX_GAPS);
+    for (index, gap) in std::mem::take(gaps).into_iter().enumerate() {
+        match kept.last_mut().filter(|_| joined.contains(&index)) {
+            Some(last) => last.length = gap.end().saturating_sub(last.offset),
+            None => kept.push(gap),
+        }
+    }
+    let (lost, left) = std::mem::take(segments).into_iter().partition(|segment| {
+        let before = kept.partition_point(|gap| gap.offset <= segment.offset);
+        before.checked_sub(1).and_then(|at| kept.get(at)).is_some_and(|gap| segment.offset < gap.end())
+    });
+    *gaps = kept;
+    *segments = left;
+    lost
+}
+
+impl GapRange {
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+}
+
 impl StreamEnd {
     fn to_wire(&self) -> wire::StreamEnd {
         // A segment that nobody could hash is no evidence: it is left out, never sent with half of one.
@@ -257,11 +338,13 @@ impl StreamEnd {
                 hash: Bytes::copy_from_slice(hash.as_bytes()),
             })
         };
+        // Records of before the limit may name more gaps than a manager takes; the output says them anyway.
+        let gaps = if self.gaps.len() > MAX_GAPS { &[] } else { self.gaps.as_slice() };
         wire::StreamEnd {
             stream: self.stream.to_wire(),
             length: self.length,
-            gaps: self.gaps.iter().map(|gap| wire::Gap { offset: gap.offset, length: gap.length }).collect(),
-            segments: self.segments.iter().filter_map(hashed).collect(),
+            gaps: gaps.iter().map(|gap| wire::Gap { offset: gap.offset, length: gap.length }).collect(),
+            segments: self.segments.iter().filter_map(hashed).take(MAX_SEGMENTS).collect(),
         }
     }
 }
@@ -269,6 +352,38 @@ impl StreamEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_gaps_are_joined_where_the_fewest_bytes_are_lost() {
+        let gap = |at: u64, length| GapRange { offset: at, length };
+        let segment = |offset, length| SegmentEnd { offset, length, blake3: String::new() };
+        // 10 bytes of gap, 90 of output, and so on; behind the second gap only 5 bytes stand.
+        let mut gaps: Vec<_> = (0..MAX_GAPS as u64).map(|n| gap(n * 100, 10)).collect();
+        let mut segments: Vec<_> = (0..MAX_GAPS as u64).map(|n| segment(n * 100 + 10, 90)).collect();
+        assert!(narrow(&mut gaps, &mut segments).is_empty());
+        assert_eq!((gaps.len(), segments.len()), (MAX_GAPS, MAX_GAPS));
+        gaps.insert(2, gap(115, 60));
+        segments[1] = segment(110, 5);
+        assert_eq!(narrow(&mut gaps, &mut segments), [segment(110, 5)]);
+        assert_eq!(gaps.len(), MAX_GAPS);
+        assert_eq!(gaps[..3], [gap(0, 10), gap(100, 75), gap(200, 10)]);
+        assert_eq!(segments.len(), MAX_GAPS - 1);
+    }
+
+    #[test]
+    fn whatever_an_end_holds_it_can_be_cut_to_a_few_kilobytes() {
+        let long = "x".repeat(1 << 20);
+        let mut end = End::cancelled(&long, &long, 1).because(&long, long.clone());
+        end.flags = vec![long.clone(); 1_000];
+        end.value = long;
+        let gaps = vec![GapRange { offset: 1, length: 1 }; 100_000];
+        end.streams.push(StreamEnd { stream: StreamName::Stdout, length: 9, gaps, segments: Vec::new() });
+        let result = end.to_result(Uid([1; 16]), 7);
+        assert!(result.streams[0].gaps.is_empty(), "a list that no manager takes is not sent");
+        let cut = end.cut();
+        assert_eq!((cut.outcome, cut.length(StreamName::Stdout)), (Outcome::Cancelled, 9));
+        assert!(serde_json::to_vec(&cut).is_ok_and(|json| json.len() < 16 * 1024));
+    }
 
     #[test]
     fn a_segment_without_a_hash_is_not_reported() {

@@ -23,6 +23,13 @@ impl FileError {
         is_full(&self.source)
     }
 
+    /// Tells whether the agent itself lacks something (descriptors, memory), which says nothing about the file.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EINTR, libc::EAGAIN];
+        self.source.raw_os_error().is_some_and(|code| lacking.contains(&code))
+    }
+
     /// Tells whether the thing was not there.
     #[must_use]
     pub fn is_missing(&self) -> bool {

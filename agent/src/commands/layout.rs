@@ -69,6 +69,9 @@ pub struct StateDir {
     path: PathBuf,
     journal: Uid,
     notify: File,
+    /// Lets the sync of `commands/` fail, as a disk with errors does.
+    #[cfg(test)]
+    broken: std::sync::atomic::AtomicBool,
     /// Held for life: keeps a second agent out.
     _lock: File,
 }
@@ -91,7 +94,14 @@ impl StateDir {
         let journal = journal(&path.join("journal"))?;
         let notify = open_notify(&path.join("notify"))?;
         durable::sync_folder(&path).context("sync", &path)?;
-        Ok(Self { path, journal, notify, _lock: lock })
+        Ok(Self {
+            path,
+            journal,
+            notify,
+            #[cfg(test)]
+            broken: Default::default(),
+            _lock: lock,
+        })
     }
 
     /// The id that was made together with this directory.
@@ -116,6 +126,25 @@ impl StateDir {
     #[must_use]
     pub fn commands(&self) -> PathBuf {
         self.path.join("commands")
+    }
+
+    /// Makes the names of the commands' directories durable.
+    ///
+    /// # Errors
+    /// When the folder cannot be synced: then nobody knows which of the last renames would survive a crash.
+    pub fn sync_commands(&self) -> Result<(), FileError> {
+        let folder = self.commands();
+        #[cfg(test)]
+        if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::EIO)).context("sync", &folder);
+        }
+        durable::sync_folder(&folder).context("sync", &folder)
+    }
+
+    /// Lets every sync of `commands/` fail from now on, or no longer.
+    #[cfg(test)]
+    pub(crate) fn break_sync(&self, broken: bool) {
+        self.broken.store(broken, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The folder of directories being built.

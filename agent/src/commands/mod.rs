@@ -24,6 +24,7 @@ pub mod tombstones;
 mod file_error;
 
 pub use end::{Evidence, Failure, GapRange, SegmentEnd, StreamEnd};
+pub(crate) use end::{MAX_SEGMENTS, narrow};
 pub use file_error::FileError;
 pub use layout::{StateDir, StateDirError};
 pub use record::{End, History, RecordError, RecordLock, Spec, Start};

@@ -206,12 +206,20 @@ impl RecordLock {
         Ok(())
     }
 
-    /// Appends END; durable when it returns.
+    /// Appends END; durable when it returns. On a full disk it is one without the lists of what is kept and what is not:
+    /// that one fits the room which SPEC kept.
     ///
     /// # Errors
     /// When it could not be made durable: then it may or may not be there.
-    pub fn append_end(&mut self, end: End) -> Result<(), RecordError> {
-        self.append(Kind::End, &json(&end))?;
+    pub fn append_end(&mut self, mut end: End) -> Result<(), RecordError> {
+        match self.append(Kind::End, &json(&end)) {
+            // What was written of the long one stands behind the short one, where the next holder of the lock wipes it.
+            Err(error) if error.is_full() && end.has_lists() => {
+                end = end.lengths_only();
+                self.append(Kind::End, &json(&end))?;
+            }
+            appended => appended?,
+        }
         self.history.end = Some(end);
         Ok(())
     }
@@ -363,7 +371,7 @@ pub(super) fn checksum(kind: u8, payload: &[u8]) -> [u8; CHECKSUM] {
     short
 }
 
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     #[expect(clippy::expect_used, reason = "structs of numbers and strings, no maps with other keys")]
     serde_json::to_vec(value).expect("START and END can always be written as JSON")
 }

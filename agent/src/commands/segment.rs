@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use common::model::StreamName;
 
-use super::end::{GapRange, SegmentEnd, StreamEnd};
+use super::end::{GapRange, MAX_SEGMENTS, SegmentEnd, StreamEnd, narrow};
 use super::file_error::{Context, FileError};
 
 /// Digits of the offset in a file's name: every `u64` fits, and names sort like numbers.
@@ -75,6 +75,14 @@ impl StreamReader {
             Some(next) => Piece::Gap(next - offset),
             None => Piece::Nothing,
         })
+    }
+
+    /// Where the next file after `offset` begins; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn next_file(&self, offset: u64) -> Result<Option<u64>, FileError> {
+        Ok(starts(&self.dir, self.stream)?.into_iter().find(|start| *start > offset))
     }
 
     /// The offset behind the last byte that is there.
@@ -171,6 +179,10 @@ pub(crate) fn survey(dir: &Path) -> Result<Vec<StreamEnd>, FileError> {
         if end.length == 0 {
             continue;
         }
+        for lost in narrow(&mut end.gaps, &mut end.segments) {
+            drop(fs::remove_file(dir.join(name(stream, lost.offset))));
+        }
+        end.segments.truncate(MAX_SEGMENTS);
         found.push(end);
     }
     Ok(found)
@@ -242,6 +254,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::commands::end::MAX_GAPS;
 
     fn put(dir: &Path, start: u64, bytes: &[u8]) {
         fs::write(dir.join(name(StreamName::Stdout, start)), bytes).unwrap();
@@ -300,6 +313,23 @@ mod tests {
         };
         assert_eq!(survey[0].segments, vec![segment(0, b"abc"), segment(10, &[b'k'; 100_000])]);
         assert_eq!(survey[0].length, 100_010);
+    }
+
+    #[test]
+    fn a_survey_of_more_gaps_than_an_end_may_name_says_what_the_files_say_then() {
+        // In memory where that is possible: a thousand files are synced.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let files = MAX_GAPS as u64 + 2;
+        for number in 0..files {
+            put(dir.path(), number * 10, &b"abcdefgh"[..if number == 2 { 1 } else { 8 }]);
+        }
+        let survey = survey(dir.path()).unwrap();
+        let said = &survey[0];
+        assert_eq!((said.gaps.len(), said.length), (MAX_GAPS, files * 10 - 2));
+        assert!(said.gaps.contains(&GapRange { offset: 18, length: 12 }), "the fewest bytes were given up");
+        let mut reader = StreamReader::new(dir.path(), StreamName::Stdout);
+        assert_eq!(reader.read(18, 10).unwrap(), Piece::Gap(12));
+        assert_eq!(said.segments.len(), MAX_SEGMENTS);
     }
 
     #[test]

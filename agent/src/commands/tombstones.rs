@@ -1,9 +1,11 @@
-//! What stays of a command when its directory is gone: its uid, its id and how it ended.
+//! What stays of a command when its directory is gone: its uid, its id and how it ended (protocol R-RES-4).
 //!
 //! ```text
 //! tombstones/<hour>   hour = (expiry + 1 h) in Unix hours; removed as a whole when that hour has passed
 //!   "PAPTOM1\n"  then per tombstone: u32 LE length | 8 bytes of BLAKE3 | uid (16) | id (8 LE) | expiry (8 LE) | END
 //! ```
+//! END is the JSON object of the record with one more key, `of`: what the command was. Agents of before skip that key,
+//! and tombstones of theirs have none.
 //!
 //! As long as a tombstone stands, the same command is a repeat; when it is gone, the command's validity has passed and
 //! it is refused for that. Recovery: a torn end is cut at start; a damaged one in the middle is skipped.
@@ -19,8 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BufMut};
+use common::handshake::truncate;
 use common::id::{CommandId, Uid};
-use common::{durable, limits};
+use common::model::StreamName;
+use common::{durable, limits, wire};
+use serde::{Deserialize, Serialize};
 
 use super::file_error::{Context, FileError};
 use super::record::{self, End};
@@ -31,6 +36,8 @@ const HEAD: usize = 4 + 8;
 const FIXED: usize = 16 + 8 + 8;
 /// No END is longer.
 const MAX_PAYLOAD: usize = 256 * 1024;
+/// One that is longer than this keeps only the lengths of its streams: nobody has the bytes any more.
+const LARGE: usize = 16 * 1024;
 /// The kind byte in the checksum; those of the command record are 1 to 3.
 const KIND: u8 = 16;
 const HOUR_MS: u64 = 3_600_000;
@@ -44,8 +51,46 @@ pub struct Tombstone {
     pub id: CommandId,
     /// Manager time, Unix milliseconds: when its validity ends.
     pub expires_ms: u64,
-    /// How it ended.
+    /// How it ended; when that is very long, without lists or with its texts cut.
     pub end: End,
+    /// What it was; `None` where that was not kept or is not known.
+    pub origin: Option<Origin>,
+}
+
+/// What a command was, for a manager that has never heard of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The agent's generation it was made for.
+    pub generation: u64,
+    /// Empty when it was never seen.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operation: String,
+    /// Manager time, Unix milliseconds; 0 when it was never seen.
+    #[serde(default)]
+    pub created_ms: u64,
+}
+
+impl From<&wire::Command> for Origin {
+    fn from(command: &wire::Command) -> Self {
+        let mut operation = command.operation.clone();
+        truncate(&mut operation, limits::MAX_TEXT_BYTES);
+        Self { generation: command.generation, operation, created_ms: command.created_ms }
+    }
+}
+
+/// What an inventory says of a tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// What the machines know it by.
+    pub uid: Uid,
+    /// What people know it by.
+    pub id: CommandId,
+    /// The generation it was made for, where that is known.
+    pub generation: Option<u64>,
+    /// Wall clock when its process was let go, Unix milliseconds; 0: never, or not known.
+    pub started_ms: u64,
+    /// How long its streams were.
+    pub streams: Vec<(StreamName, u64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +139,7 @@ impl Tombstones {
     /// Adds tombstones; durable when it returns, with one sync per file that grew.
     ///
     /// # Errors
-    /// When one could not be made durable; none of them is known then.
+    /// The first file that could not be made to hold its tombstones; those of the other files stand and are known.
     pub fn insert_many(&self, tombstones: &[Tombstone]) -> Result<(), FileError> {
         let _writer = self.writer();
         let mut by_hour: HashMap<u64, Vec<&Tombstone>> = HashMap::new();
@@ -104,29 +149,39 @@ impl Tombstones {
                 by_hour.entry(hour_of(tombstone.expires_ms)).or_default().push(tombstone);
             }
         }
-        let mut placed = Vec::new();
+        let mut first = Ok(());
         for (hour, group) in by_hour {
-            let path = self.path(hour);
-            let (file, mut at) = open_for_append(&path, &self.folder)?;
-            let mut grown = Vec::new();
-            for tombstone in group {
-                placed.push((tombstone.uid, Place { hour, at: at + grown.len() as u64, id: tombstone.id }));
-                encode(tombstone, &mut grown).context("write", &path)?;
+            let placed = self.append(hour, &group);
+            // Known as soon as it is durable: a tombstone of another hour that fails must not have it written twice.
+            match placed {
+                Ok(placed) => {
+                    let mut index = self.index();
+                    for (uid, place) in placed {
+                        index.by_id.insert(place.id, uid);
+                        index.by_uid.insert(uid, place);
+                    }
+                }
+                Err(error) => first = first.and(Err(error)),
             }
-            if let Err(error) = file.write_all_at(&grown, at).and_then(|()| file.sync_data()) {
-                // What was half written is cut again, so that the next one does not stand behind a bad one.
-                drop(file.set_len(at));
-                return Err(error).context("append to", &path);
-            }
-            at += grown.len() as u64;
-            debug_assert!(at > 0);
         }
-        let mut index = self.index();
-        for (uid, place) in placed {
-            index.by_id.insert(place.id, uid);
-            index.by_uid.insert(uid, place);
+        first
+    }
+
+    /// Adds tombstones to the file of their hour; all or none.
+    fn append(&self, hour: u64, group: &[&Tombstone]) -> Result<Vec<(Uid, Place)>, FileError> {
+        let path = self.path(hour);
+        let (file, at) = open_for_append(&path, &self.folder)?;
+        let (mut grown, mut placed) = (Vec::new(), Vec::with_capacity(group.len()));
+        for tombstone in group {
+            placed.push((tombstone.uid, Place { hour, at: at + grown.len() as u64, id: tombstone.id }));
+            encode(tombstone, &mut grown);
         }
-        Ok(())
+        if let Err(error) = file.write_all_at(&grown, at).and_then(|()| file.sync_data()) {
+            // What was half written is cut again, so that the next one does not stand behind a bad one.
+            drop(file.set_len(at));
+            return Err(error).context("append to", &path);
+        }
+        Ok(placed)
     }
 
     /// Tells whether a command is known here.
@@ -166,10 +221,29 @@ impl Tombstones {
         decode(payload).ok_or_else(damaged).context("read", &path).map(Some)
     }
 
-    /// All commands that have one, with their ids, in no order.
+    /// All commands that have one, by file. One that cannot be read is listed with what memory holds: what is not
+    /// listed would be taken for lost.
     #[must_use]
-    pub fn list(&self) -> Vec<(Uid, CommandId)> {
-        self.index().by_uid.iter().map(|(uid, place)| (*uid, place.id)).collect()
+    pub fn list(&self) -> Vec<Summary> {
+        let mut places: Vec<_> = self.index().by_uid.iter().map(|(uid, place)| (*uid, *place)).collect();
+        places.sort_unstable_by_key(|(_, place)| (place.hour, place.at));
+        let mut content: (u64, Vec<u8>) = (u64::MAX, Vec::new());
+        let mut all = Vec::with_capacity(places.len());
+        for (uid, place) in places {
+            if content.0 != place.hour {
+                content = (place.hour, fs::read(self.path(place.hour)).unwrap_or_default());
+            }
+            let rest = usize::try_from(place.at).ok().and_then(|at| content.1.get(at..)).unwrap_or_default();
+            let stone = framed(rest).and_then(|(_, payload)| decode(payload)).filter(|stone| stone.uid == uid);
+            let mut summary = Summary { uid, id: place.id, generation: None, started_ms: 0, streams: Vec::new() };
+            if let Some(stone) = stone {
+                summary.generation = stone.origin.map(|origin| origin.generation);
+                summary.started_ms = stone.end.started_ms;
+                summary.streams = stone.end.streams.iter().map(|end| (end.stream, end.length)).collect();
+            }
+            all.push(summary);
+        }
+        all
     }
 
     /// How many there are.
@@ -273,17 +347,34 @@ fn open_for_append(path: &Path, folder: &Path) -> Result<(File, u64), FileError>
     Ok((file, MAGIC.len() as u64))
 }
 
-fn encode(tombstone: &Tombstone, into: &mut Vec<u8>) -> io::Result<()> {
+/// Appends a tombstone; it always fits, if need be with less in it.
+fn encode(tombstone: &Tombstone, into: &mut Vec<u8>) {
+    let mut payload = payload(tombstone, &tombstone.end);
+    if payload.len() > LARGE {
+        payload = self::payload(tombstone, &tombstone.end.clone().lengths_only());
+    }
+    if payload.len() > MAX_PAYLOAD {
+        payload = self::payload(tombstone, &tombstone.end.clone().cut());
+    }
+    into.put_u32_le(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+    into.put_slice(&record::checksum(KIND, &payload));
+    into.put_slice(&payload);
+}
+
+fn payload(tombstone: &Tombstone, end: &End) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Kept<'a> {
+        #[serde(flatten)]
+        end: &'a End,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        of: Option<&'a Origin>,
+    }
     let mut payload = Vec::with_capacity(512);
     payload.put_slice(&tombstone.uid.0);
     payload.put_u64_le(tombstone.id.0);
     payload.put_u64_le(tombstone.expires_ms);
-    serde_json::to_writer(&mut payload, &tombstone.end)?;
-    let length = u32::try_from(payload.len()).ok().filter(|length| *length as usize <= MAX_PAYLOAD);
-    into.put_u32_le(length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the end is too long"))?);
-    into.put_slice(&record::checksum(KIND, &payload));
-    into.put_slice(&payload);
-    Ok(())
+    payload.put_slice(&record::json(&Kept { end, of: tombstone.origin.as_ref() }));
+    payload
 }
 
 fn framed(bytes: &[u8]) -> Option<(usize, &[u8])> {
@@ -306,8 +397,15 @@ fn keys(payload: &[u8]) -> Option<(Uid, CommandId)> {
 fn decode(payload: &[u8]) -> Option<Tombstone> {
     let (uid, id) = keys(payload)?;
     let (expires, end) = payload.get(24..)?.split_first_chunk::<8>()?;
+    // Read twice rather than flattened: numbers of any size and an unknown key stay no matter.
+    #[derive(Default, Deserialize)]
+    struct What {
+        #[serde(default)]
+        of: Option<Origin>,
+    }
+    let origin = serde_json::from_slice::<What>(end).unwrap_or_default().of;
     let end = serde_json::from_slice(end).ok()?;
-    Some(Tombstone { uid, id, expires_ms: u64::from_le_bytes(*expires), end })
+    Some(Tombstone { uid, id, expires_ms: u64::from_le_bytes(*expires), end, origin })
 }
 
 #[cfg(test)]

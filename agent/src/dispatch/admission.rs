@@ -9,7 +9,7 @@ use crate::operation::{self, Operation, Refused};
 /// What a command is judged by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Situation {
-    /// The generation in the agent's certificate.
+    /// The generation in the agent's certificate: no other is served (protocol R-CMD-6).
     pub(super) generation: u64,
     /// Manager time; 0 when no manager was ever heard.
     pub(super) now_ms: u64,
@@ -20,7 +20,7 @@ pub(super) struct Situation {
 pub(super) enum Verdict {
     /// Make it durable, then run it.
     Take(Operation),
-    /// Its validity has passed.
+    /// Its validity has passed in manager time (protocol R-CMD-5).
     Expired,
     /// It never runs here.
     Refuse(Refused),

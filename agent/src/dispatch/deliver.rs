@@ -20,11 +20,14 @@ use super::table::{Delivery, Entry, Step};
 use crate::commands::segment::{Piece, StreamReader};
 
 /// Bytes that wait in the writer, at most: enough to keep the wire busy, little enough that credit and lanes decide.
-const QUEUE: usize = 512 * 1024;
+pub(super) const QUEUE: usize = 512 * 1024;
 /// Bytes of one stream in one turn: others come in between.
 const TURN: u64 = 256 * 1024;
 /// Reads under way at the same time: one is being sent while the next ones are read.
 const READS: usize = 2;
+
+/// Reads of an ended command's output that may fail in a row, six seconds all together, before it is given up.
+const READ_TRIES: u32 = 7;
 
 /// Open segment files of the session's streams.
 pub(super) type Readers = HashMap<(Uid, StreamName), StreamReader>;
@@ -52,7 +55,8 @@ impl Dispatcher {
         self.deliver_result(uid);
     }
 
-    /// Sends the end of a command, once per session.
+    /// Sends the end of a command, once per session until it is acknowledged (protocol R-RES-3). It does not wait for
+    /// the output (R-RES-1).
     pub(super) fn deliver_result(&mut self, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return };
         let Step::Ended(result) = &entry.step else { return };
@@ -68,6 +72,9 @@ impl Dispatcher {
     /// the same.
     pub(super) fn refused(&mut self, seq: u64, nak: &Nak) {
         let (code, reason) = (nak.code(), common::escape::text(&nak.reason));
+        if self.past_refused(seq, nak) {
+            return;
+        }
         let Some(uid) = self.table.uid_of_result(seq) else {
             warn!(reply_to = seq, ?code, %reason, "The manager refused a frame");
             return;
@@ -140,7 +147,7 @@ impl Dispatcher {
 
     /// Output was read.
     pub(super) fn read(&mut self, read: Read) {
-        let Read { session, uid, stream, from, reserved, reader, piece } = read;
+        let Read { session, uid, stream, from, reserved, next_file, reader, piece } = read;
         self.work.reads -= 1;
         let Some(live) = self.live.as_mut().filter(|live| live.number == session) else { return };
         live.reading = live.reading.saturating_sub(reserved);
@@ -157,9 +164,17 @@ impl Dispatcher {
                 }
             },
             Err(error) => {
-                warn!(task.id = %uid, error = %Chain(&error), "Output cannot be read");
-                entry.ship(stream).read_nothing();
-                return;
+                let tries = entry.ship(stream).failed();
+                let lost = lost(entry, stream, from, next_file).filter(|_| tries >= READ_TRIES && !error.is_passing());
+                let Some(size) = lost else {
+                    warn!(task.id = %uid, %stream, from, tries, error = %Chain(&error), "Output cannot be read");
+                    return self.read_later(uid, stream, tries);
+                };
+                error!(
+                    task.id = %uid, %stream, from, size, error = %Chain(&error),
+                    "Output on the disk cannot be read; it is delivered as a gap"
+                );
+                send_gap(live, entry, uid, stream, from, size);
             }
         }
         if entry.ship(stream).has_more() {
@@ -191,7 +206,8 @@ fn lane(entry: &Entry) -> Lane {
     if entry.delivery.backfill { Lane::Bulk } else { Lane::Followed }
 }
 
-fn output(uid: Uid, stream: StreamName, offset: u64) -> CommandOutput {
+/// A chunk without anything in it.
+pub(super) fn output(uid: Uid, stream: StreamName, offset: u64) -> CommandOutput {
     CommandOutput { uid: uid.to_wire(), stream: stream.to_wire(), offset, ..CommandOutput::default() }
 }
 
@@ -212,10 +228,20 @@ fn send(live: &mut Live, entry: &mut Entry, uid: Uid, stream: StreamName, from: 
     trace!(task.id = %uid, %stream, from, size, last, "Output sent");
 }
 
+/// Says how many bytes are lost, exactly and without any data (protocol R-OUT-3).
 fn send_gap(live: &mut Live, entry: &mut Entry, uid: Uid, stream: StreamName, from: u64, gap: u64) {
     let lane = lane(entry);
     let end = entry.ship(stream).sent(from, gap);
     live.session.push(lane, Body::CommandOutput(CommandOutput { gap, end, ..output(uid, stream, from) }));
+}
+
+/// How many bytes at `from` are lost when their file cannot be read, for a command that has ended: the rest of that file.
+/// While it runs its file is tried again and again.
+fn lost(entry: &Entry, stream: StreamName, from: u64, next_file: Option<u64>) -> Option<u64> {
+    let Step::Ended(result) = &entry.step else { return None };
+    let end = result.streams.iter().find(|end| end.stream == stream.to_wire())?;
+    let until = next_file.map_or(end.length, |next| next.min(end.length));
+    until.checked_sub(from).filter(|size| *size > 0)
 }
 
 /// How many bytes at `from` will never come, for a command that has ended: up to the end of the gap that its end names,

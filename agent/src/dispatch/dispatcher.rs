@@ -17,9 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, warn};
 
+use super::again::Again;
 use super::deliver::Readers;
 use super::jobs::{self, Delivered, Done, Home, Intake};
 use super::notes::Notes;
+use super::past::Past;
 use super::table::{Entry, Started, Step, Table};
 use crate::clock::{ManagerClock, ManagerMemory, boot_ms};
 use crate::commands::request::WakeWatch;
@@ -37,8 +39,6 @@ const SPAWNS: usize = 3;
 const FORGET_LINGER: Duration = Duration::from_millis(100);
 /// More than these do not wait for the linger.
 const FORGET_MANY: usize = 512;
-/// A removal that failed is tried again after this.
-const FORGET_RETRY: Duration = Duration::from_secs(5);
 /// How often directories of active commands are looked at without a reason, plus a bit for each of them.
 const RESCAN: Duration = Duration::from_secs(2);
 const RESCAN_EACH: Duration = Duration::from_millis(10);
@@ -92,6 +92,8 @@ pub(super) struct Live {
     pub(super) synced: bool,
     /// Pages of the inventory that wait for the answer to the one before.
     pub(super) pages: VecDeque<common::wire::Inventory>,
+    /// What the manager wants to hear of commands that are gone.
+    pub(super) past: Past,
 }
 
 /// Work that waits for its turn.
@@ -112,6 +114,7 @@ pub(super) struct Work {
     pub(super) reads: usize,
     /// Sending stopped because enough is queued.
     pub(super) hungry: bool,
+    pub(super) again: Again,
     /// Accepted in an earlier boot; started once the manager's time is known.
     pub(super) held: Vec<Uid>,
     rescan_at: Option<Instant>,
@@ -280,6 +283,7 @@ impl Dispatcher {
             self.job(move |home| jobs::forget(home, delivered));
         }
         self.ship();
+        self.pump_past();
     }
 
     /// Runs a job in the blocking pool; its answer comes back as an event.
@@ -398,20 +402,8 @@ impl Dispatcher {
             return;
         }
         entry.forgetting = true;
-        let delivered = Delivered { uid, id: entry.id, expires_ms: entry.expires_ms };
-        self.work.forget.push(delivered);
+        self.work.forget.push(Delivered::new(uid, entry));
         self.work.forget_at.get_or_insert_with(|| Instant::now() + FORGET_LINGER);
-    }
-
-    /// Tries a removal that failed again.
-    pub(super) fn forget_later(&mut self, uids: &[Uid]) {
-        for uid in uids {
-            if let Some(entry) = self.table.get(*uid) {
-                let delivered = Delivered { uid: *uid, id: entry.id, expires_ms: entry.expires_ms };
-                self.work.forget.push(delivered);
-            }
-        }
-        self.work.forget_at = Some(Instant::now() + FORGET_RETRY);
     }
 
     /// Makes sure that active commands are looked at from time to time.
@@ -424,11 +416,12 @@ impl Dispatcher {
     fn next_timer(&self) -> Option<Instant> {
         let forget = self.work.forget_at.filter(|_| !self.work.forgetting);
         let save = self.work.save_at.filter(|_| !self.work.saving);
-        [self.work.rescan_at, save, forget].into_iter().flatten().min()
+        [self.work.rescan_at, save, forget, self.work.again.due()].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.try_again(now);
         if !self.work.saving && self.work.save_at.is_some_and(|at| at <= now) {
             self.work.save_at = None;
             self.start_save();
@@ -476,6 +469,7 @@ impl Dispatcher {
             reading: 0,
             synced: false,
             pages: VecDeque::new(),
+            past: Past::default(),
         });
         self.hear(clock, 0);
         for uid in std::mem::take(&mut self.work.held) {
@@ -540,6 +534,8 @@ type Found = (Uid, Entry, u64, u64);
 /// Reads every command directory.
 fn scan_all(home: &Home) -> Result<Vec<Found>, FileError> {
     recover::sweep_cgroups(&home.state, &home.base);
+    // Whoever was here before may have died between a rename and its sync; what is found here is about to be started.
+    home.state.sync_commands()?;
     let mut found = Vec::new();
     for uid in home.state.list()? {
         let dir = home.state.command(uid);

@@ -15,6 +15,7 @@ use tracing::{debug, error, warn};
 use super::dispatcher::Dispatcher;
 use super::incoming::ack;
 use super::jobs::{self, Done, Looked, Shim, Taken, Told};
+use super::past::{Question, gaps};
 use super::table::{Started, Step};
 use crate::commands::recover::Recovered;
 use crate::commands::request::WakeWatch;
@@ -42,9 +43,22 @@ impl Dispatcher {
             Done::Requested(uid, placed) => self.requested(uid, placed),
             Done::Told(told) => self.told(told),
             Done::Read(read) => self.read(*read),
-            Done::Forgot(uids, done) => self.forgot(&uids, done),
+            Done::Placed(answers) => {
+                for (uid, taken) in answers {
+                    self.taken(uid, taken);
+                }
+                self.arm_rescan();
+            }
+            Done::Forgot { gone, failed } => {
+                self.work.forgetting = false;
+                for uid in gone {
+                    self.table.remove(uid);
+                }
+                self.forget_later(failed);
+            }
             Done::Listed(session, items) => self.listed(session, items),
-            Done::Described { session, commands, past } => self.described(session, commands, past),
+            Done::Described { session, commands, gone } => self.described(session, commands, gone),
+            Done::Recalled(session, found) => self.recalled(session, found),
             Done::Saved(kept) => {
                 self.work.saving = false;
                 if let Err(error) = kept {
@@ -94,8 +108,23 @@ impl Dispatcher {
                 if let Some(entry) = self.table.get_mut(uid) {
                     entry.step = Step::Live;
                 }
-                self.attach(uid, &[]);
+                if !acks.is_empty() {
+                    self.attach(uid, &[]);
+                }
                 return self.start_recover(uid);
+            }
+            Taken::Unsettled => {
+                // It may come back after a crash, so it is not refused; it may be gone after one, so it is neither
+                // promised nor started (protocol R-CMD-2).
+                let later = self.later(uid);
+                reply(self, later);
+                self.refuse_cancels(uid);
+                return self.settle_later(uid);
+            }
+            Taken::Later => {
+                let later = self.later(uid);
+                reply(self, later);
+                None
             }
             Taken::Conflict => {
                 for seq in &acks {
@@ -115,7 +144,12 @@ impl Dispatcher {
             for seq in cancels {
                 self.reply(seq, Body::Ack(Ack {}));
             }
+            // Its bytes are gone with its directory; whoever sends it has none of them.
+            let missing = gaps(uid, &result, &[]);
             self.push(Lane::Control, Body::CommandResult(*result));
+            for gap in missing {
+                self.push(Lane::Bulk, Body::CommandOutput(gap));
+            }
         } else if let Some((entry, wish)) = entry.and_then(|entry| entry.cancel.clone().map(|wish| (entry, wish))) {
             // It never was here; the cancel still has to hold.
             let message = CommandCancel {
@@ -338,22 +372,7 @@ impl Dispatcher {
         }
     }
 
-    fn forgot(&mut self, uids: &[Uid], done: Result<(), FileError>) {
-        self.work.forgetting = false;
-        match done {
-            Ok(()) => {
-                for uid in uids {
-                    self.table.remove(*uid);
-                }
-            }
-            Err(error) => {
-                warn!(error = %Chain(&error), "Delivered commands could not be removed");
-                self.forget_later(uids);
-            }
-        }
-    }
-
-    fn described(&mut self, session: u64, commands: Vec<(Uid, Bytes)>, past: Vec<CommandResult>) {
+    fn described(&mut self, session: u64, commands: Vec<(Uid, Bytes)>, gone: Vec<Uid>) {
         if session != self.session_number() {
             return;
         }
@@ -373,8 +392,8 @@ impl Dispatcher {
         if !items.is_empty() {
             self.push(Lane::Control, Body::Inventory(Inventory { items, last: false }));
         }
-        for result in past {
-            self.push(Lane::Control, Body::CommandResult(result));
+        for uid in gone {
+            self.ask_past(uid, Question::Describe);
         }
     }
 

@@ -17,9 +17,10 @@ use super::dispatcher::{Dispatcher, MAX_INTAKE};
 use super::jobs::{self, Intake};
 use super::table::{Cancel, Entry, Step};
 use crate::clock::boot_ms;
+use crate::commands::tombstones::Origin;
 use crate::link::Incoming;
 
-/// When it makes sense to offer a command again that could not be taken now.
+/// When it makes sense to offer a command again that could not be taken now (protocol R-CMD-10).
 const BUSY_MS: u64 = 1_000;
 
 impl Dispatcher {
@@ -54,12 +55,13 @@ impl Dispatcher {
         if self.telling.contains(&uid) {
             return self.nak(seq, Code::Busy, "a cancel of this command is being made durable");
         }
+        // One id, one command (protocol R-CMD-4).
         if self.table.uid_of(command.id).is_some() {
             return self.nak(seq, Code::Conflict, "this id belongs to another command here");
         }
         if self.work.intake.len() >= MAX_INTAKE {
-            let deferred_until_ms = self.clock.now(boot_ms()).saturating_add(BUSY_MS);
-            return self.answer(seq, uid, CommandAck { deferred_until_ms, ..ack(uid, Answer::Deferred) });
+            let later = self.later(uid);
+            return self.answer(seq, uid, later);
         }
         let situation = Situation { generation: self.generation, now_ms: self.clock.now(boot_ms()) };
         let operation = match admission::judge(&command, situation) {
@@ -80,12 +82,19 @@ impl Dispatcher {
             uid,
             id: command.id,
             expires_ms: command.expires_ms,
+            origin: Origin::from(&command),
             raw: command.encode_to_vec().into(),
             operation,
         });
     }
 
-    /// A command that was sent before.
+    /// Not now; soon, maybe.
+    pub(super) fn later(&mut self, uid: Uid) -> CommandAck {
+        let deferred_until_ms = self.clock.now(boot_ms()).saturating_add(BUSY_MS);
+        CommandAck { deferred_until_ms, ..ack(uid, Answer::Deferred) }
+    }
+
+    /// A command that was sent before: it never starts a second time (protocol R-CMD-3).
     fn known_command(&mut self, seq: u64, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return };
         if matches!(entry.step, Step::Accepting) {
@@ -178,7 +187,7 @@ impl Dispatcher {
 
     /// The manager has END and every byte.
     pub(super) fn delivered(&mut self, uid: Uid) {
-        let Some(entry) = self.table.get_mut(uid) else { return };
+        let Some(entry) = self.table.get_mut(uid) else { return self.past_over(uid) };
         if entry.is_active() {
             warn!(task.id = %uid, "The manager has the end of a command that has not ended here");
             return;

@@ -11,15 +11,16 @@ use common::id::{CommandId, Name, Uid};
 use common::limits;
 use common::model::{Outcome, StreamName};
 use common::wire::{self, CommandResult};
-use tracing::warn;
+use tracing::{error, warn};
 
-use super::table::Cancel;
+use super::past::{self, Question, Recalled};
+use super::table::{Cancel, Entry};
 use crate::clock::{ManagerMemory, MemoryFiles, Saved};
-use crate::commands::accept::{AcceptError, NewCommand, accept_many};
+use crate::commands::accept::{self, AcceptError, NewCommand, accept_many};
 use crate::commands::recover::{self, Recovered};
 use crate::commands::request::{self, CancelRequest};
 use crate::commands::segment::{self, Piece, StreamReader};
-use crate::commands::tombstones::{Tombstone, Tombstones};
+use crate::commands::tombstones::{Origin, Tombstone, Tombstones};
 use crate::commands::{End, Evidence, FileError, History, RecordError, StateDir, record};
 use crate::operation::{Operation, ping_answer};
 use crate::shim::{Base, ShimCommand, ShimProcess, cgroup};
@@ -50,6 +51,7 @@ pub(super) struct Intake {
     pub(super) uid: Uid,
     pub(super) id: u64,
     pub(super) expires_ms: u64,
+    pub(super) origin: Origin,
     pub(super) raw: Bytes,
     /// `None`: its validity has passed.
     pub(super) operation: Option<Operation>,
@@ -70,8 +72,12 @@ pub(super) enum Taken {
     Conflict,
     /// It has a directory already.
     Here,
-    /// It could not be made durable; nothing of it is kept.
+    /// It could not be made durable; nothing of it is kept, and nothing of it can come back.
     Failed { full: bool, text: String },
+    /// It cannot be said now whether it is known: nothing was done.
+    Later,
+    /// Its directory has its name, or may have it, and nobody can say whether that lasts: neither a yes nor a no.
+    Unsettled,
 }
 
 /// What a look at a directory found.
@@ -101,6 +107,8 @@ pub(super) struct Read {
     pub(super) from: u64,
     /// What was taken from the credit when it began.
     pub(super) reserved: u64,
+    /// Where the next file begins when this one cannot be read; `None`: there is none, or that is not known either.
+    pub(super) next_file: Option<u64>,
     pub(super) reader: StreamReader,
     pub(super) piece: Result<Piece, FileError>,
 }
@@ -118,13 +126,20 @@ pub(super) enum Done {
     Requested(Uid, Result<(), FileError>),
     Told(Told),
     Read(Box<Read>),
-    Forgot(Vec<Uid>, Result<(), FileError>),
+    /// Unsettled commands: what is known of their places now.
+    Placed(Vec<(Uid, Taken)>),
+    Forgot {
+        gone: Vec<Uid>,
+        failed: Vec<(Uid, FileError)>,
+    },
     Listed(u64, Vec<wire::InventoryItem>),
     Described {
         session: u64,
         commands: Vec<(Uid, Bytes)>,
-        past: Vec<CommandResult>,
+        /// Their directories are gone: only the past knows them.
+        gone: Vec<Uid>,
     },
+    Recalled(u64, Vec<Recalled>),
     Saved(io::Result<()>),
 }
 
@@ -144,7 +159,9 @@ pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
             }
             Ok(None) => {}
             Err(error) => {
-                answers.push((item.uid, failed(&error)));
+                // It is known, and how it ended cannot be read: to refuse it would be a second end.
+                warn!(task.id = %item.uid, error = %common::error::Chain(&error), "A tombstone cannot be read");
+                answers.push((item.uid, Taken::Later));
                 continue;
             }
         }
@@ -160,6 +177,7 @@ pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
                 id: CommandId(item.id),
                 expires_ms: item.expires_ms,
                 end: End::expired(wall),
+                origin: Some(item.origin),
             }),
         }
     }
@@ -201,9 +219,28 @@ fn accept(home: &Home, now_ms: u64, wall: u64, fresh: Vec<(Intake, Operation)>, 
             (Ok(()), Some(end)) => Taken::Answered(Box::new(end.to_result(item.uid, item.id))),
             (Err(AcceptError::File(error)), _) => failed(&error),
             (Err(AcceptError::Exists(_)), _) => Taken::Here,
+            (Err(error @ AcceptError::Unsettled(..)), _) => {
+                error!(error = %common::error::Chain(&error), "Nobody can say whether a command would survive a crash");
+                Taken::Unsettled
+            }
         };
         answers.push((item.uid, taken));
     }
+}
+
+/// Tries again to give unsettled commands a durable place.
+pub(super) fn settle_places(home: &Home, uids: Vec<Uid>) -> Done {
+    let settled = accept::settle(&home.state, &uids);
+    if let Err(error) = &settled {
+        let count = uids.len();
+        error!(error = %common::error::Chain(error), count, "Nobody can say whether commands would survive a crash");
+    }
+    let taken = |index: usize| match settled.as_ref().map(|all| all.get(index)) {
+        Ok(Some(true)) => Taken::Here,
+        Ok(Some(false)) => Taken::Failed { full: false, text: "its directory could not be put in place".to_owned() },
+        Ok(None) | Err(_) => Taken::Unsettled,
+    };
+    Done::Placed(uids.iter().enumerate().map(|(index, uid)| (*uid, taken(index))).collect())
 }
 
 fn failed(error: &FileError) -> Taken {
@@ -278,7 +315,8 @@ fn put_aside(home: &Home, uid: Uid, now_ms: u64) -> Result<End, FileError> {
         None => (0, now_ms.saturating_add(u64::try_from(limits::MAX_EXPIRY.as_millis()).unwrap_or(u64::MAX))),
     };
     let end = End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms());
-    let tombstone = Tombstone { uid, id: CommandId(id), expires_ms, end: end.clone() };
+    let origin = spec.as_ref().map(|spec| Origin::from(&spec.command));
+    let tombstone = Tombstone { uid, id: CommandId(id), expires_ms, end: end.clone(), origin };
     home.tombstones.insert_many(&[tombstone])?;
     home.state.quarantine(uid)?;
     Ok(end)
@@ -296,7 +334,7 @@ pub(super) fn request(home: &Home, uid: Uid, cancel: &Cancel) -> Done {
     Done::Requested(uid, request::cancel(&home.dir(uid), &request).map(drop))
 }
 
-/// Answers a cancel for a command that has no directory: its end is known, or becomes known now.
+/// Answers a cancel for a command that has no directory: its end is known, or becomes known now (protocol R-CMD-8).
 pub(super) fn tell(home: &Home, session: u64, seq: u64, cancel: &wire::CommandCancel, uid: Uid) -> Done {
     let tombstones = &home.tombstones;
     let found = tombstones.get(uid).and_then(|known| match known {
@@ -304,7 +342,8 @@ pub(super) fn tell(home: &Home, session: u64, seq: u64, cancel: &wire::CommandCa
         None => {
             let end = End::cancelled(&cancel.by, &cancel.reason, common::clock::unix_ms());
             let result = end.to_result(uid, cancel.id);
-            let tombstone = Tombstone { uid, id: CommandId(cancel.id), expires_ms: cancel.expires_ms, end };
+            let origin = Some(Origin { generation: cancel.generation, operation: String::new(), created_ms: 0 });
+            let tombstone = Tombstone { uid, id: CommandId(cancel.id), expires_ms: cancel.expires_ms, end, origin };
             crash::point("agent.cancel.before");
             tombstones.insert_many(&[tombstone])?;
             crash::point("agent.cancel.after");
@@ -330,7 +369,8 @@ pub(super) fn read(home: &Home, order: ReadOrder) -> Done {
     let ReadOrder { session, uid, stream, from, max, reader } = order;
     let mut reader = reader.unwrap_or_else(|| StreamReader::new(&home.dir(uid), stream));
     let piece = reader.read(from, usize::try_from(max).unwrap_or(usize::MAX));
-    Done::Read(Box::new(Read { session, uid, stream, from, reserved: max, reader, piece }))
+    let next_file = if piece.is_err() { reader.next_file(from).ok().flatten() } else { None };
+    Done::Read(Box::new(Read { session, uid, stream, from, reserved: max, next_file, reader, piece }))
 }
 
 /// A command whose end is on the manager.
@@ -338,62 +378,87 @@ pub(super) fn read(home: &Home, order: ReadOrder) -> Done {
 pub(super) struct Delivered {
     pub(super) uid: Uid,
     pub(super) id: u64,
+    pub(super) generation: u64,
     pub(super) expires_ms: u64,
 }
 
-/// Replaces directories by tombstones.
-pub(super) fn forget(home: &Home, delivered: Vec<Delivered>) -> Done {
-    let uids: Vec<_> = delivered.iter().map(|one| one.uid).collect();
-    let done = bury(home, delivered);
-    Done::Forgot(uids, done)
+impl Delivered {
+    pub(super) fn new(uid: Uid, entry: &Entry) -> Self {
+        Self { uid, id: entry.id, generation: entry.generation, expires_ms: entry.expires_ms }
+    }
 }
 
-fn bury(home: &Home, delivered: Vec<Delivered>) -> Result<(), FileError> {
-    let mut graves = Vec::with_capacity(delivered.len());
-    for one in &delivered {
-        // The end stands in the record or, when that is gone or damaged, was reported from nowhere else.
-        let end = match record::read(&home.dir(one.uid)) {
-            Ok(History { end: Some(end), .. }) => end,
-            _ => End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms()),
-        };
-        graves.push(Tombstone { uid: one.uid, id: CommandId(one.id), expires_ms: one.expires_ms, end });
+/// Replaces directories by tombstones. One that fails is named and holds up no other.
+pub(super) fn forget(home: &Home, delivered: Vec<Delivered>) -> Done {
+    let (mut gone, mut failed, mut graves) = (Vec::new(), Vec::new(), Vec::with_capacity(delivered.len()));
+    for one in delivered {
+        match grave(home, &one) {
+            Ok(grave) => graves.push(grave),
+            Err(error) => failed.push((one.uid, error)),
+        }
     }
     crash::point("agent.forget.before");
-    match home.tombstones.insert_many(&graves) {
-        Err(error) if error.is_full() => {
-            // The manager has every byte of them, and the record alone still prevents a second run: their output makes
-            // the room for their tombstones.
-            warn!(error = %common::error::Chain(&error), "The disk is full: output that was delivered goes first");
-            for one in &delivered {
-                segment::remove_all(&home.dir(one.uid))?;
+    let together = home.tombstones.insert_many(&graves);
+    if let Err(error) = &together
+        && error.is_full()
+    {
+        // The manager has every byte of them, and the record alone still prevents a second run: their output makes the
+        // room for their tombstones.
+        warn!(error = %common::error::Chain(error), "The disk is full: output that was delivered goes first");
+        for grave in &graves {
+            if let Err(error) = segment::remove_all(&home.dir(grave.uid)) {
+                warn!(task.id = %grave.uid, error = %common::error::Chain(&error), "Delivered output stays");
             }
-            home.tombstones.insert_many(&graves)?;
         }
-        other => other?,
     }
-    crash::point("agent.forget.after");
-    for one in &delivered {
-        cgroup::remove(&home.base, one.uid);
+    for grave in graves {
+        // What the whole batch did not take may be the fault of one: each for itself then.
+        let buried = if together.is_ok() { Ok(()) } else { home.tombstones.insert_many(std::slice::from_ref(&grave)) };
+        let removed = buried.and_then(|()| {
+            crash::point("agent.forget.after");
+            cgroup::remove(&home.base, grave.uid);
+            home.state.forget(&[grave.uid])
+        });
+        match removed {
+            Ok(()) => gone.push(grave.uid),
+            Err(error) => failed.push((grave.uid, error)),
+        }
     }
-    home.state.forget(&delivered.iter().map(|one| one.uid).collect::<Vec<_>>())
+    Done::Forgot { gone, failed }
 }
 
-/// Reads the commands as they were received; of those that are only known from the past, the end is all there is.
+/// What is to be kept of a delivered command.
+fn grave(home: &Home, one: &Delivered) -> Result<Tombstone, FileError> {
+    let (end, origin) = match record::read(&home.dir(one.uid)) {
+        Ok(History { end: Some(end), spec, .. }) => (end, Origin::from(&spec.command)),
+        // Not damage: the next try can read it.
+        Err(RecordError::File(error)) if !error.is_missing() => return Err(error),
+        // The end stands in the record or, when that is gone or damaged, was reported from nowhere else.
+        _ => {
+            let origin = Origin { generation: one.generation, operation: String::new(), created_ms: 0 };
+            (End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms()), origin)
+        }
+    };
+    let (uid, id, expires_ms) = (one.uid, CommandId(one.id), one.expires_ms);
+    Ok(Tombstone { uid, id, expires_ms, end, origin: Some(origin) })
+}
+
+/// Reads the commands as they were received.
 pub(super) fn describe(home: &Home, session: u64, uids: Vec<Uid>) -> Done {
-    let (mut commands, mut past) = (Vec::new(), Vec::new());
+    let (mut commands, mut gone) = (Vec::new(), Vec::new());
     for uid in uids {
         match record::read(&home.dir(uid)) {
             Ok(history) => commands.push((uid, history.spec.raw)),
-            Err(_) => match home.tombstones.get(uid) {
-                Ok(Some(known)) => past.push(known.end.to_result(uid, known.id.0)),
-                Ok(None) => {}
-                Err(error) => {
-                    warn!(task.id = %uid, error = %common::error::Chain(&error), "A tombstone cannot be read")
-                }
-            },
+            Err(_) => gone.push(uid),
         }
     }
-    Done::Described { session, commands, past }
+    Done::Described { session, commands, gone }
+}
+
+/// Reads what is left of commands that are gone.
+pub(super) fn recall(home: &Home, session: u64, questions: Vec<(Uid, Question)>) -> Done {
+    let found = questions.into_iter().map(|(uid, question)| (uid, question, home.tombstones.get(uid))).collect();
+    Done::Recalled(session, found)
 }
 
 /// Makes the agent's memory of time and manager durable, and drops tombstones nobody can ask for any more.
@@ -407,19 +472,12 @@ pub(super) fn save(home: &Home, now_ms: u64, clock: Option<&Saved>, memory: Opti
     Done::Saved(kept)
 }
 
-/// All tombstones as items of an inventory.
-pub(super) fn list_tombstones(home: &Home, session: u64) -> Done {
-    let items = home
-        .tombstones
-        .list()
-        .into_iter()
-        .map(|(uid, id)| wire::InventoryItem {
-            uid: uid.to_wire(),
-            id: id.0,
-            phase: wire::CommandPhase::Ended.into(),
-            tombstone: true,
-            ..Default::default()
-        })
-        .collect();
-    Done::Listed(session, items)
+/// All tombstones as items of an inventory; those that do not say for which generation they were made count as this
+/// agent's.
+pub(super) fn list_tombstones(home: &Home, session: u64, generation: u64) -> Done {
+    let listed =
+        home.tombstones.list().into_iter().map(|one| {
+            past::item(one.uid, one.id.0, one.generation.unwrap_or(generation), one.started_ms, one.streams)
+        });
+    Done::Listed(session, listed.collect())
 }

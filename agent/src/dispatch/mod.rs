@@ -16,10 +16,12 @@ mod table;
 mod jobs;
 mod notes;
 
+mod again;
 mod deliver;
 mod dispatcher;
 mod done;
 mod incoming;
+mod past;
 mod reconcile;
 
 #[cfg(test)]

@@ -11,19 +11,24 @@ use tracing::{info, warn};
 
 use super::dispatcher::Dispatcher;
 use super::jobs;
+use super::past::Question;
 use super::table::{Cancel, Step};
 use crate::clock::boot_ms;
 
 impl Dispatcher {
     /// Begins a session: everything that is durable here is listed. When the manager's store lives another life than
-    /// the one heard last, the past is listed too: a restored store does not know it.
+    /// the one heard last, the past is listed too: a restored store does not know it (protocol R-INV-4).
     pub(super) fn start_inventory(&mut self) {
         let Some(live) = &self.live else { return };
         let (number, incarnation) = (live.number, live.session.welcome.incarnation.0);
-        if self.memory().incarnation == incarnation {
+        let memory = self.memory();
+        let told = memory.incarnation == incarnation && !memory.past_owed;
+        drop(memory);
+        if told {
             self.listed(number, Vec::new());
         } else {
-            self.job(move |home| jobs::list_tombstones(home, number));
+            let generation = self.generation;
+            self.job(move |home| jobs::list_tombstones(home, number, generation));
         }
     }
 
@@ -38,12 +43,14 @@ impl Dispatcher {
             .filter(|(_, entry)| !matches!(entry.step, Step::Accepting))
             .map(|(uid, entry)| entry.item(uid))
             .collect();
-        items.extend(
-            tombstones
-                .into_iter()
-                .filter(|item| Uid::from_wire(&item.uid).is_ok_and(|uid| self.table.get(uid).is_none())),
-        );
+        let past: Vec<_> = tombstones
+            .into_iter()
+            .filter_map(|item| Some((Uid::from_wire(&item.uid).ok()?, item)))
+            .filter(|(uid, _)| self.table.get(*uid).is_none())
+            .collect();
         let Some(live) = &mut self.live else { return };
+        live.past.list(past.iter().map(|(uid, _)| *uid));
+        items.extend(past.into_iter().map(|(_, item)| item));
         live.pages = pages(items).into();
         if let Some(first) = live.pages.pop_front() {
             live.session.push(Lane::Control, Body::Inventory(first));
@@ -58,10 +65,16 @@ impl Dispatcher {
                 warn!("The manager answered for something that is no uid");
                 continue;
             };
+            let here = self.table.get(uid).is_some();
+            if let Some(live) = &mut self.live {
+                live.past.answered(uid);
+            }
             match item.action() {
-                Action::Continue | Action::Stop => self.attach(uid, &offsets(&item)),
+                Action::Continue | Action::Stop if here => self.attach(uid, &offsets(&item)),
+                Action::Continue | Action::Stop => self.ask_past(uid, Question::Deliver(offsets(&item))),
                 Action::Forget => self.delivered(uid),
-                Action::Describe => describe.push(uid),
+                Action::Describe if here => describe.push(uid),
+                Action::Describe => self.ask_past(uid, Question::Describe),
                 Action::NotMine => self.not_mine(uid),
                 Action::Unspecified => warn!(task.id = %uid, "The manager wants something this agent does not know"),
             }
@@ -85,14 +98,18 @@ impl Dispatcher {
             return;
         }
         live.synced = true;
+        let owed = live.past.is_owed();
         let (incarnation, position) = (live.session.welcome.incarnation.0, live.session.welcome.store_position.0);
         let mut addresses = live.session.welcome.manager_addresses.clone();
         addresses.truncate(super::dispatcher::MAX_ADDRESSES);
         let now = self.clock.now(boot_ms());
         // Only now: had the agent died before, it would have to list the past again.
         let mut memory = self.memory();
-        let changed = memory.hear_incarnation(incarnation, position, now) || memory.addresses != addresses;
+        let changed = memory.hear_incarnation(incarnation, position, now)
+            || memory.addresses != addresses
+            || memory.past_owed != owed;
         memory.addresses = addresses;
+        memory.past_owed = owed;
         drop(memory);
         if changed {
             self.save_memory_now();
@@ -102,7 +119,7 @@ impl Dispatcher {
 
     /// A command of another bearer of this name: never started, and nobody waits for its end.
     fn not_mine(&mut self, uid: Uid) {
-        let Some(entry) = self.table.get_mut(uid) else { return };
+        let Some(entry) = self.table.get_mut(uid) else { return self.past_over(uid) };
         entry.acked = true;
         if matches!(entry.step, Step::Accepted) {
             entry.cancel = Some(Cancel {
@@ -121,7 +138,7 @@ fn offsets(item: &ReconcileItem) -> Vec<(StreamName, u64)> {
     item.streams.iter().filter_map(|stream| Some((StreamName::from_wire(stream.stream)?, stream.length))).collect()
 }
 
-/// Cuts an inventory into pages; an empty one has one page.
+/// Cuts an inventory into pages; an empty one has one page (protocol R-INV-1).
 fn pages(mut items: Vec<InventoryItem>) -> Vec<Inventory> {
     let mut pages = Vec::new();
     while items.len() > INVENTORY_PAGE {
@@ -137,6 +154,7 @@ fn pages(mut items: Vec<InventoryItem>) -> Vec<Inventory> {
 mod tests {
     use super::*;
 
+    /// Protocol R-INV-1.
     #[test]
     fn pages_are_full_but_the_last_which_says_so() {
         let shape = |count: usize| -> Vec<_> {

@@ -13,6 +13,9 @@ pub(super) struct Ship {
     end_told: bool,
     /// A read is under way: the next one waits for it, so that chunks leave in order.
     reading: bool,
+    /// How many reads in a row failed; the pause after one counts as being read.
+    failures: u32,
+    paused: bool,
 }
 
 /// What to do next for a stream.
@@ -32,6 +35,8 @@ impl Ship {
         self.next = from;
         self.end_told = false;
         self.reading = false;
+        self.failures = 0;
+        self.paused = false;
     }
 
     /// Learns that the stream has at least `length` bytes.
@@ -70,7 +75,7 @@ impl Ship {
             return Want::Read { from: self.next, max: left };
         }
         match self.end {
-            // An empty stream needs no farewell: its length stands in the result.
+            // An empty stream needs no farewell: its length stands in the result (protocol R-OUT-4).
             Some(end) if end == self.next && end > 0 && !self.end_told => Want::End { at: end },
             _ => Want::Nothing,
         }
@@ -86,10 +91,26 @@ impl Ship {
         self.reading = false;
     }
 
+    /// A read failed: nothing more is read until [`Self::resume`]. Answers how many failed in a row.
+    pub(super) fn failed(&mut self) -> u32 {
+        self.paused = true;
+        self.failures = self.failures.saturating_add(1);
+        self.failures
+    }
+
+    /// The pause after a failed read is over; `false` when there is none any more.
+    pub(super) fn resume(&mut self) -> bool {
+        let paused = std::mem::take(&mut self.paused);
+        self.reading &= !paused;
+        paused
+    }
+
     /// `bytes` from `from` on were sent, or a gap of that size was told; answers whether the last of them is the last
     /// of the stream, in which case the manager is being told so.
     pub(super) fn sent(&mut self, from: u64, bytes: u64) -> bool {
         self.reading = false;
+        self.failures = 0;
+        self.paused = false;
         self.next = from.saturating_add(bytes);
         self.known = self.known.max(self.next);
         let last = self.end == Some(self.next);
@@ -102,6 +123,7 @@ impl Ship {
 mod tests {
     use super::*;
 
+    /// Protocol R-OUT-4.
     #[test]
     fn bytes_leave_in_order_within_credit_and_the_end_rides_on_the_last_chunk() {
         let mut ship = Ship::default();
@@ -128,6 +150,27 @@ mod tests {
         assert_eq!(ship.want(0), Want::End { at: 5 }, "it needs no credit");
         assert!(ship.sent(5, 0));
         assert_eq!(ship.want(9), Want::Nothing);
+    }
+
+    #[test]
+    fn after_a_failed_read_nothing_is_read_until_the_pause_is_over() {
+        let mut ship = Ship::default();
+        ship.learn(5);
+        ship.reading();
+        assert_eq!(ship.failed(), 1);
+        ship.learn(9);
+        assert!(!ship.has_more());
+        assert!(ship.resume());
+        assert_eq!(ship.want(9), Want::Read { from: 0, max: 9 });
+        ship.reading();
+        assert_eq!(ship.failed(), 2);
+        ship.begin(0);
+        assert!(!ship.resume(), "the pause of another session hurries nothing");
+        ship.reading();
+        ship.sent(0, 9);
+        ship.learn(10);
+        ship.reading();
+        assert_eq!(ship.failed(), 1, "only failures in a row count");
     }
 
     #[test]

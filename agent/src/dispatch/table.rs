@@ -170,7 +170,7 @@ impl Entry {
         !matches!(self.step, Step::Ended(_))
     }
 
-    /// Forgets what only counted in the last session.
+    /// Forgets what only counted in the last session: the next one is told everything again (protocol R-BYE-1).
     pub(super) fn detach(&mut self) {
         self.delivery = Delivery { backfill: !self.is_active(), ..Delivery::default() };
         self.waiting_acks.clear();
@@ -184,15 +184,17 @@ impl Entry {
             id: self.id,
             phase: self.phase().into(),
             generation: self.generation,
-            streams: self
-                .streams()
-                .map(|(name, ship)| StreamLength { stream: name.to_wire(), length: ship.known() })
-                .collect(),
+            streams: lengths(self.streams().map(|(name, ship)| (name, ship.known()))),
             tombstone: false,
             command: Default::default(),
             started_ms: self.started.as_ref().map_or(0, |started| started.at_ms),
         }
     }
+}
+
+/// Lengths of streams as they travel.
+pub(super) fn lengths(streams: impl IntoIterator<Item = (StreamName, u64)>) -> Vec<StreamLength> {
+    streams.into_iter().map(|(name, length)| StreamLength { stream: name.to_wire(), length }).collect()
 }
 
 /// All commands of this host.

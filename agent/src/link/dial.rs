@@ -1,5 +1,5 @@
 //! One attempt to reach one address: resolve, connect, TLS, hello, welcome. Every step has a deadline and all of them
-//! together have [`limits::HANDSHAKE`] after the connection stands.
+//! together have [`limits::HANDSHAKE`] after the connection stands (protocol R-SESSION-2).
 
 use std::io;
 use std::net::SocketAddr;
@@ -154,6 +154,7 @@ async fn open(tcp: TcpStream, who: &Credentials, params: &HelloParams) -> Result
     if peer.cluster != who.identity.cluster {
         return Err(DialError::Cluster(peer.cluster));
     }
+    // Only now is the first byte said (protocol R-TLS-6).
     greet(Box::new(tls), params).await
 }
 

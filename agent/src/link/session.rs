@@ -155,6 +155,7 @@ impl Session {
                     };
                     return Err(End::Bye { code, reason, retry_after });
                 }
+                // With our clock in it (protocol R-LIVE-2).
                 Body::Ping(_) => self.reply(frame.seq, Body::Pong(Pong { clock_ms: common::clock::unix_ms() })),
                 _ => {}
             }

@@ -83,7 +83,7 @@ impl Supervisor {
         }
     }
 
-    /// Tries every address once; `None` when the agent stops.
+    /// Tries every address once, in random order (protocol R-LIVE-3); `None` when the agent stops.
     async fn round(&mut self) -> Option<Round> {
         let mut last = Round { reaction: react(Code::Unspecified, None), healthy: false };
         for address in self.shuffled() {

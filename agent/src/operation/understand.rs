@@ -29,7 +29,7 @@ impl Refused {
 /// Names of all operations.
 const NAMES: [&str; 2] = ["agent.ping", "command.run"];
 
-/// Understands an operation and its arguments.
+/// Understands an operation and its arguments; one that is not known is refused by name (protocol R-CMD-7).
 ///
 /// # Errors
 /// A refusal with a code and a text that names the argument.

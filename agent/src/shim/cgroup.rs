@@ -79,20 +79,35 @@ impl Base {
         }
     }
 
+    /// Removes the place when it was made for this agent alone and nothing lives in it: the next start makes it again.
+    /// One that was given, or that systemd keeps, stays.
+    pub fn leave(&self, journal: Uid) {
+        if let Self::Cgroup(path) = self
+            && path.ends_with(own(journal))
+        {
+            // Refused by the kernel while there is a cgroup of a command in it.
+            drop(fs::remove_dir(path));
+        }
+    }
+
     fn auto(journal: Uid) -> Self {
         let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else { return Self::BestEffort };
-        let short: String = journal.to_string().chars().take(8).collect();
         mounts(&table)
             .into_iter()
             .flat_map(|mount| {
                 let unit = mount.join(UNIT);
-                let plain = mount.join(PLAIN).join(&short);
+                let plain = mount.join(own(journal));
                 [unit.is_dir().then_some(unit), Some(plain)]
             })
             .flatten()
             .find(|place| probe(place).is_ok())
             .map_or(Self::BestEffort, Self::Cgroup)
     }
+}
+
+/// The place of one agent below a mount.
+fn own(journal: Uid) -> PathBuf {
+    Path::new(PLAIN).join(journal.to_string().chars().take(8).collect::<String>())
 }
 
 /// Makes the cgroup of a command with a leaf, if they are not there yet; answers the leaf.
@@ -368,6 +383,26 @@ mod tests {
             33 31 0:30 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n";
         assert_eq!(mounts(table), vec![PathBuf::from("/sys/fs/cgroup/uni fied")]);
         assert!(mounts("").is_empty());
+    }
+
+    #[test]
+    fn only_the_place_of_this_agent_is_removed_and_only_when_it_is_empty() {
+        let journal = Uid::random();
+        let Ok(folder) = tempfile::tempdir() else { return };
+        let place = folder.path().join(own(journal));
+        let busy = place.join("command");
+        assert!(fs::create_dir_all(&busy).is_ok());
+        let base = Base::Cgroup(place.clone());
+        base.leave(journal);
+        assert!(place.exists(), "a command lives in it");
+        drop(fs::remove_dir(&busy));
+        base.leave(Uid::random());
+        assert!(place.exists(), "it belongs to another agent");
+        base.leave(journal);
+        assert!(!place.exists());
+        Base::Cgroup(folder.path().join(PLAIN)).leave(journal);
+        assert!(folder.path().join(PLAIN).exists(), "a place that was given stays");
+        Base::BestEffort.leave(journal);
     }
 
     #[test]

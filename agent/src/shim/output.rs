@@ -3,7 +3,6 @@
 //! Files are cut at fixed sizes so that a quota can take whole ones: the head of a stream stays, then the oldest go.
 //! What a full disk does not take is counted: the next file begins behind the gap. The command never waits for room.
 
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::model::StreamName;
 
 use crate::commands::segment;
-use crate::commands::{GapRange, SegmentEnd, StreamEnd};
+use crate::commands::{GapRange, MAX_SEGMENTS, SegmentEnd, StreamEnd, narrow};
 
 /// Kept of one stream when the command says nothing else.
 const DEFAULT_QUOTA: u64 = 256 * 1024 * 1024;
@@ -38,7 +37,7 @@ pub(super) struct StreamWriter {
     /// Bytes the command wrote, lost ones included.
     length: u64,
     open: Option<Open>,
-    closed: VecDeque<SegmentEnd>,
+    closed: Vec<SegmentEnd>,
     gaps: Vec<GapRange>,
     full_until: Option<Instant>,
     made_files: bool,
@@ -78,7 +77,7 @@ impl StreamWriter {
             sizes: Sizes::of(quota),
             length: 0,
             open: None,
-            closed: VecDeque::new(),
+            closed: Vec::new(),
             gaps: Vec::new(),
             full_until: None,
             made_files: false,
@@ -124,7 +123,7 @@ impl StreamWriter {
             stream: self.stream,
             length: self.length,
             gaps: self.gaps.clone(),
-            segments: self.closed.iter().cloned().collect(),
+            segments: self.closed.iter().take(MAX_SEGMENTS).cloned().collect(),
         })
     }
 
@@ -166,7 +165,7 @@ impl StreamWriter {
             drop(fs::remove_file(self.path(open.start)));
             return;
         }
-        self.closed.push_back(SegmentEnd {
+        self.closed.push(SegmentEnd {
             offset: open.start,
             length: open.length,
             blake3: open.hasher.finalize().to_hex().to_string(),
@@ -177,7 +176,7 @@ impl StreamWriter {
     fn evict(&mut self) {
         let mut kept: u64 = self.closed.iter().map(|segment| segment.length).sum();
         while kept + self.sizes.segment > self.sizes.quota && self.closed.len() > 2 {
-            let Some(oldest) = self.closed.remove(1) else { return };
+            let oldest = self.closed.remove(1);
             drop(fs::remove_file(self.path(oldest.offset)));
             kept -= oldest.length;
             self.add_gap(GapRange { offset: oldest.offset, length: oldest.length });
@@ -200,6 +199,10 @@ impl StreamWriter {
             }
             merged
         });
+        // A disk that is full and not full in turn must not make an end that nobody can carry.
+        for lost in narrow(&mut self.gaps, &mut self.closed) {
+            drop(fs::remove_file(self.path(lost.offset)));
+        }
     }
 
     fn path(&self, start: u64) -> PathBuf {
@@ -214,6 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::commands::end::MAX_GAPS;
     use crate::commands::segment::{Piece, StreamReader};
 
     fn back(dir: &Path, length: u64) -> Vec<(u64, Piece)> {
@@ -293,6 +297,32 @@ mod tests {
         assert_eq!(end.gaps, vec![GapRange { offset: 3, length: 13 }]);
         let pieces: Vec<_> = back(&real, end.length).into_iter().map(|(_, piece)| piece).collect();
         assert_eq!(pieces, [Piece::Bytes("abc".into()), Piece::Gap(13), Piece::Bytes("def".into())]);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_again_and_again_makes_an_end_of_a_bounded_size() {
+        // In memory where that is possible: a thousand files are synced.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let mut writer = StreamWriter::new(dir.path(), StreamName::Stdout, 0);
+        for round in 0..MAX_GAPS as u64 + 50 {
+            writer.write(&[b'k'; 3], Instant::now());
+            writer.close();
+            writer.lose(1 + round % 2);
+        }
+        writer.write(b"last", Instant::now());
+        writer.sync().unwrap();
+        let end = writer.end().unwrap();
+        assert_eq!(end.gaps.len(), MAX_GAPS);
+        assert!(end.segments.len() <= MAX_SEGMENTS);
+        // What END says is what the files say.
+        let gaps: Vec<_> = back(dir.path(), end.length)
+            .into_iter()
+            .filter_map(|(offset, piece)| match piece {
+                Piece::Gap(length) => Some(GapRange { offset, length }),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(gaps, end.gaps);
     }
 
     proptest! {

@@ -37,7 +37,7 @@ pub fn write(certificate: &AgentCertificate, folder: &Path, is_replacing: bool) 
         (folder.join("ca.pem"), certificate.ca_pem.clone()),
         (folder.join("cert.pem"), certificate.chain_pem.clone()),
         (folder.join("key.pem"), certificate.key_pem.clone()),
-        (config.clone(), agent_yml(certificate, &folder)),
+        (config.clone(), agent_yml(certificate)),
     ];
     if !is_replacing && let Some((path, _)) = files.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
         return Err(Failure::new(Kind::Usage, format!("{} is there already", path.display()))
@@ -49,24 +49,21 @@ pub fn write(certificate: &AgentCertificate, folder: &Path, is_replacing: bool) 
     Ok(Written { files: files.into_iter().map(|(path, _)| path).collect(), config })
 }
 
-/// The configuration; JSON strings are YAML strings, so that no path or address can break it.
-fn agent_yml(certificate: &AgentCertificate, folder: &Path) -> String {
+/// The configuration; JSON strings are YAML strings, so that no address can break it. The agent finds relative paths
+/// beside this file, so the folder can be moved to its host as it is.
+fn agent_yml(certificate: &AgentCertificate) -> String {
     let text = |value: &str| serde_json::Value::from(value).to_string();
-    let path = |name: &str| text(&folder.join(name).to_string_lossy());
     let managers: Vec<String> = certificate.managers.iter().map(|address| text(address)).collect();
     format!(
         "# Agent {name} of the cluster {cluster}.\n\
          managers: [{managers}]\n\
-         cert: {cert}\n\
-         key: {key}\n\
-         ca: {ca}\n\
+         cert: cert.pem\n\
+         key: key.pem\n\
+         ca: ca.pem\n\
          state_dir: {state}\n",
         name = certificate.name,
         cluster = certificate.cluster,
         managers = managers.join(", "),
-        cert = path("cert.pem"),
-        key = path("key.pem"),
-        ca = path("ca.pem"),
         state = text(STATE_DIR),
     )
 }
@@ -110,11 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_yaml_whatever_the_folder_is_called() {
-        let folder = Path::new("/x/b \"quoted\": #");
-        let parsed: serde_json::Value = serde_yaml::from_str(&agent_yml(&sample(), folder)).unwrap();
+    fn the_configuration_is_yaml_and_names_what_lies_beside_it() {
+        let parsed: serde_json::Value = serde_yaml::from_str(&agent_yml(&sample())).unwrap();
         assert_eq!(parsed["managers"], serde_json::json!(["manager:7051", "[::1]:7051"]));
-        assert_eq!(parsed["key"], "/x/b \"quoted\": #/key.pem");
+        assert_eq!(parsed["key"], "key.pem");
         assert_eq!(parsed["state_dir"], STATE_DIR);
     }
 }

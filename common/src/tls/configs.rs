@@ -11,9 +11,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::TlsError;
 
-/// The application protocol of the agent link. A peer that does not offer it is not served.
+/// The application protocol of the agent link. A peer that does not offer it is not served (protocol R-TLS-2).
 pub const ALPN: &[u8] = b"paprika/1";
-/// The DNS name in every manager's certificate: agents verify it whatever address they dialled.
+/// The DNS name in every manager's certificate: agents verify it whatever address they dialled (protocol R-TLS-4).
 pub const MANAGER_DNS: &str = "manager.paprika.internal";
 
 /// The name agents verify, ready for rustls.
@@ -120,5 +120,19 @@ mod tests {
     #[test]
     fn the_fixed_name_is_a_dns_name() {
         assert_eq!(manager_name().to_str(), MANAGER_DNS);
+    }
+
+    /// Protocol R-TLS-3.
+    #[test]
+    fn no_server_of_ours_offers_or_keeps_a_session() -> Result<(), rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        assert!(config.send_tls13_tickets > 0, "the library's own choice is another one");
+        forget_sessions(&mut config);
+        assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
+        assert!(!config.session_storage.can_cache());
+        Ok(())
     }
 }

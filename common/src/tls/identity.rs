@@ -1,6 +1,6 @@
 //! Who a certificate says its bearer is: one URI, parsed into parts and compared part by part.
 //!
-//! `paprika://<cluster>/<agent|manager|operator>/<name>/<generation>`
+//! `paprika://<cluster>/<agent|manager|operator>/<name>/<generation>` (protocol R-TLS-5)
 
 use std::fmt;
 use std::str::FromStr;
@@ -148,6 +148,7 @@ pub fn check_link_peer(connection: &CommonState, expected: Role) -> Result<Ident
 mod tests {
     use super::*;
 
+    /// Protocol R-TLS-5.
     #[test]
     fn an_identity_has_one_spelling() {
         let uri = "paprika://c-1/agent/web1.example/7";

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,12 +18,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceExt;
 use tracing::debug;
 
 use super::gate::Door;
+use super::stall::Unstalled;
 
 /// From the accepted socket to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -41,7 +40,6 @@ const MAX_BUFFER: usize = 64 * 1024;
 #[derive(Clone)]
 pub(super) struct Connections {
     pub(super) app: Router,
-    pub(super) permits: Arc<Semaphore>,
     pub(super) shutdown: Shutdown,
     pub(super) tasks: Tasks,
 }
@@ -78,7 +76,7 @@ async fn greet(
     mut socket: TcpStream,
     peer: SocketAddr,
     tls: &TlsAcceptor,
-) -> Option<common::tls::server::TlsStream<TcpStream>> {
+) -> Option<common::tls::server::TlsStream<Unstalled<TcpStream>>> {
     let mut first = [0];
     match socket.peek(&mut first).await {
         Ok(1..) => {}
@@ -90,7 +88,7 @@ async fn greet(
         refuse(&mut socket, "400 Bad Request", "this port speaks HTTPS: write https:// instead of http://").await;
         return None;
     }
-    match tls.accept(socket).await {
+    match tls.accept(Unstalled::new(socket)).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             debug!(peer.addr = %peer, error = %error, "A TLS handshake failed");
@@ -110,7 +108,7 @@ pub(super) async fn refuse(socket: &mut (impl AsyncWrite + Unpin), status: &str,
     let _ = socket.shutdown().await;
 }
 
-/// Serves requests until the peer goes, or until the manager stops and those in progress are answered.
+/// Serves requests until the peer goes or stops reading (`socket` is [`Unstalled`] somewhere below), or until the manager stops and those in progress are answered.
 pub(super) async fn serve(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     door: Door,

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -13,7 +12,9 @@ use tracing::{info, warn};
 
 use super::connection::{self, Connections};
 use super::gate::Door;
+use super::places::Places;
 use super::server::{AcceptPauses, FullHouse};
+use super::stall::Unstalled;
 
 /// For the one line that a refused peer is told.
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -50,7 +51,7 @@ impl Drop for Socket {
 }
 
 /// Accepts until the manager stops.
-pub(super) async fn accept(socket: Socket, connections: Connections) {
+pub(super) async fn accept(socket: Socket, places: Places, connections: Connections) {
     let ours = rustix::process::geteuid().as_raw();
     let mut pauses = AcceptPauses::default();
     let mut full = FullHouse::default();
@@ -62,14 +63,14 @@ pub(super) async fn accept(socket: Socket, connections: Connections) {
         match accepted {
             Ok((stream, _)) => {
                 pauses.reset();
-                let Ok(permit) = Arc::clone(&connections.permits).try_acquire_owned() else {
+                let Some(place) = places.local() else {
                     full.refused();
                     continue;
                 };
                 let served = connections.clone();
                 connections.tasks.spawn("http local connection", async move {
                     serve(stream, ours, served).await;
-                    drop(permit);
+                    drop(place);
                 });
             }
             Err(error) => pauses.after(&error).await,
@@ -80,7 +81,9 @@ pub(super) async fn accept(socket: Socket, connections: Connections) {
 
 async fn serve(mut stream: UnixStream, ours: u32, connections: Connections) {
     match stream.peer_cred().map(|peer| peer.uid()) {
-        Ok(uid) if is_admin(uid, ours) => connection::serve(stream, Door::Local { uid }, connections).await,
+        Ok(uid) if is_admin(uid, ours) => {
+            connection::serve(Unstalled::new(stream), Door::Local { uid }, connections).await
+        }
         Ok(uid) => {
             warn!(peer.uid = uid, "A user without rights connected to the API socket");
             let line = "only root and the manager's own user may use this socket";

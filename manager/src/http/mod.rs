@@ -5,12 +5,14 @@
 //! listener ─► connection (TLS, limits, drain) ─► envelope (request id, panics, security headers, problem bodies)
 //!          ─► gate (who is it, may they) ─► route (parse, call the service, convert)
 //! ```
-//! Reading order: how bytes come in (`server`, `connection`, `local`), what surrounds every request (`envelope`,
+//! Reading order: how bytes come in (`server`, `places`, `connection`, `stall`, `local`), what surrounds every request (`envelope`,
 //! `gate`, `problem`), how requests are read (`extract`, `query`), the routes, and how answers look (`convert`, `output`, `sse`, `body`).
 
 mod connection;
 mod local;
+mod places;
 mod server;
+mod stall;
 
 mod envelope;
 mod gate;

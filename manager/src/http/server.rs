@@ -10,17 +10,19 @@ use common::backoff::Backoff;
 use common::shutdown::{Shutdown, Tasks};
 use common::tls::{ServerConfig, TlsAcceptor};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::connection::{self, Connections};
 use super::local;
+use super::places::Places;
 use super::routes;
 use crate::service::Service;
 
 /// Pauses after a failed accept: descriptors are short, and come back when other connections end.
 const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Connections of the Unix socket at the same time: more people than work on one host. The port has no part in them.
+pub(super) const LOCAL_CONNECTIONS: usize = 64;
 /// How often a full house is told about.
 const FULL_LOG: Duration = Duration::from_secs(10);
 
@@ -31,8 +33,10 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Where the Unix socket is made; `None` makes none.
     pub socket: Option<PathBuf>,
-    /// Connections at the same time, both doors together.
+    /// Connections of the TLS port at the same time.
     pub max_connections: usize,
+    /// The same for one address.
+    pub max_connections_per_address: usize,
 }
 
 /// Where the doors are.
@@ -88,20 +92,17 @@ pub async fn serve(
         }
         None => None,
     };
-    let connections = Connections {
-        app: routes::app(service),
-        permits: Arc::new(Semaphore::new(config.max_connections)),
-        shutdown: shutdown.clone(),
-        tasks: tasks.clone(),
-    };
+    let connections = Connections { app: routes::app(service), shutdown: shutdown.clone(), tasks: tasks.clone() };
     if let Some(socket) = socket {
-        tasks.spawn("http local door", local::accept(socket, connections.clone()));
+        let places = Places::new(LOCAL_CONNECTIONS, LOCAL_CONNECTIONS);
+        tasks.spawn("http local door", local::accept(socket, places, connections.clone()));
     }
-    tasks.spawn("http door", accept(listener, TlsAcceptor::from(tls), connections));
+    let places = Places::new(config.max_connections, config.max_connections_per_address);
+    tasks.spawn("http door", accept(listener, TlsAcceptor::from(tls), places, connections));
     Ok(Bound { api, socket: config.socket })
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, connections: Connections) {
+async fn accept(listener: TcpListener, tls: TlsAcceptor, places: Places, connections: Connections) {
     let mut pauses = AcceptPauses::default();
     let mut full = FullHouse::default();
     loop {
@@ -112,14 +113,14 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, connections: Connection
         match accepted {
             Ok((socket, peer)) => {
                 pauses.reset();
-                let Ok(permit) = Arc::clone(&connections.permits).try_acquire_owned() else {
+                let Some(place) = places.of(peer.ip()) else {
                     full.refused();
                     continue;
                 };
                 let (tls, served) = (tls.clone(), connections.clone());
                 connections.tasks.spawn("http connection", async move {
                     connection::serve_tls(socket, peer, tls, served).await;
-                    drop(permit);
+                    drop(place);
                 });
             }
             Err(error) => pauses.after(&error).await,
@@ -160,7 +161,10 @@ impl FullHouse {
         self.refused += 1;
         let due = self.told.is_none_or(|told| told.elapsed() >= FULL_LOG);
         if due {
-            warn!(refused = self.refused, "The API has as many connections as it may; new ones are closed");
+            warn!(
+                refused = self.refused,
+                "The API, or one address, has as many connections as it may; new ones are closed"
+            );
             self.refused = 0;
             self.told = Some(Instant::now());
         }

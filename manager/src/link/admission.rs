@@ -109,7 +109,7 @@ impl Admission {
 }
 
 /// What counts as one address: a host has a whole /64 of IPv6, and IPv4 may come mapped into IPv6.
-fn group(address: IpAddr) -> IpAddr {
+pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let network = u128::from(v6) & !u128::from(u64::MAX);

@@ -9,7 +9,7 @@
 //! No sockets here. A failure of the store ends the session; the next one repairs by its inventory. A malformed message
 //! about one command is refused and does not: the next session would only hear it again (protocol R-RES-6).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use common::crash;
@@ -21,11 +21,15 @@ use common::limits;
 use common::model::StreamName;
 use common::wire::bye::Code;
 use common::wire::frame::Body;
+use common::wire::reconcile_item::Action;
 use common::wire::{self, nak};
 use store::StoreError;
-use store::types::{AckAnswer, Appended, Chunk, Held, Import, ResultTaken};
+use store::types::{AckAnswer, Appended, Chunk, Reported, ResultTaken};
+use tokio::time::Instant;
 
+use super::complaints::Complaints;
 use super::inflight::InFlight;
+use super::listing::Listing;
 use super::messages::{self, Malformed};
 use super::reconcile::{Own, judge_page};
 use crate::registry::SessionHandle;
@@ -33,8 +37,9 @@ use crate::service::Service;
 
 /// Calls of the store that one session may have under way; beyond it the session stops reading.
 const MAX_IN_FLIGHT: usize = 256;
-/// Items that one inventory may list: ten years of tombstones of a busy host.
-const MAX_LISTED: usize = 1_000_000;
+/// Pieces of output that may wait while an append is under way. Credit bounds their bytes; gaps and single bytes cost as
+/// much as the frames they came in.
+const MAX_PIECES: usize = 1_024;
 /// Sent commands whose answer is awaited; older ones are forgotten here, which costs only the meaning of a late Nak.
 const MAX_AWAITED: usize = 10_000;
 /// When an agent that was told to wait may be asked again.
@@ -88,7 +93,7 @@ impl From<Violation> for Fault {
 /// What a call of the store came to.
 enum Done {
     Nothing,
-    Nak(Box<Answer>),
+    Nak(Box<Answer>, StoreError),
     Result { uid: Uid, taken: ResultTaken, output: bool },
     Stored { appended: Vec<Appended>, parts: Vec<Part> },
     Acked(Vec<(CommandId, Uid)>),
@@ -110,7 +115,15 @@ struct Page {
     items: Vec<wire::ReconcileItem>,
     own: Vec<Own>,
     cancels: Vec<wire::CommandCancel>,
+    described: Vec<Uid>,
     last: bool,
+}
+
+/// An end that came before the command it belongs to was taken in.
+struct Early {
+    seq: u64,
+    uid: Uid,
+    reported: Reported,
 }
 
 /// The way up of one session.
@@ -120,7 +133,7 @@ pub struct Inbound {
     handle: SessionHandle,
     flight: InFlight<Done>,
     window: ReceiveWindow,
-    /// Commands that this session may speak about.
+    /// Commands that this session may speak about; the rest is not its own (protocol R-AUTH-3).
     owned: HashMap<Uid, CommandId>,
     /// Sequence numbers of Command frames that were not answered yet.
     awaited: HashMap<u64, Uid>,
@@ -130,12 +143,9 @@ pub struct Inbound {
     ending: HashMap<CommandId, (Uid, bool)>,
     look_at: HashSet<CommandId>,
     acking: bool,
-    pages: VecDeque<(u64, wire::Inventory)>,
-    judging: bool,
-    listed: HashSet<Uid>,
-    /// A line of the inventory named nobody: it cannot be said that any command is missing.
-    unreadable: bool,
-    settled: bool,
+    listing: Listing,
+    early: Vec<Early>,
+    complaints: Complaints,
 }
 
 impl Inbound {
@@ -155,18 +165,19 @@ impl Inbound {
             ending: HashMap::new(),
             look_at: HashSet::new(),
             acking: false,
-            pages: VecDeque::new(),
-            judging: false,
-            listed: HashSet::new(),
-            unreadable: false,
-            settled: false,
+            listing: Listing::default(),
+            early: Vec::new(),
+            complaints: Complaints::new(Instant::now()),
         }
     }
 
-    /// Tells whether another frame may be read. Output is bounded by credit, everything else by this.
+    /// Tells whether another frame may be read. The bytes of output are bounded by credit, everything else by this. What
+    /// fills it is always under way, so there is room again.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.flight.len() < MAX_IN_FLIGHT && self.pages.len() < 4
+        self.flight.len() + self.early.len() < MAX_IN_FLIGHT
+            && self.listing.has_room()
+            && self.output.len() < MAX_PIECES
     }
 
     /// Tells whether nothing is under way.
@@ -199,7 +210,7 @@ impl Inbound {
             Body::CommandProgress(progress) => self.command_progress(seq, &progress),
             Body::CommandOutput(output) => self.command_output(seq, output),
             Body::CommandResult(result) => self.command_result(seq, &result),
-            Body::Inventory(page) => return self.inventory(seq, page).map(|()| None),
+            Body::Inventory(page) => return self.inventory(seq, &page).map(|()| None),
             Body::Nak(nak) => {
                 self.nak(reply_to, &nak);
                 Ok(None)
@@ -210,11 +221,20 @@ impl Inbound {
         match taken {
             Ok(answer) => Ok(answer),
             Err(Fault::Refused(malformed)) => {
-                tracing::warn!(agent.id = %self.agent, reason = malformed.0, "an agent sent a malformed message");
+                self.malformed(1, malformed)?;
                 Ok(Some(Answer::nak(seq, nak::Code::Invalid, malformed.0)))
             }
             Err(Fault::Over(violation)) => Err(violation),
         }
+    }
+
+    /// Counts a malformed frame and says so, unless enough was said.
+    fn malformed(&mut self, lines: usize, Malformed(reason): Malformed) -> Result<(), Violation> {
+        let now = Instant::now();
+        if let Some(unsaid) = self.complaints.line(now) {
+            tracing::warn!(agent.id = %self.agent, reason, lines, unsaid, "an agent sent a malformed message");
+        }
+        self.complaints.malformed(now)
     }
 
     /// Waits for the next call of the store to end and answers what is to be said.
@@ -233,7 +253,12 @@ impl Inbound {
         let mut answers = Vec::new();
         match done {
             Done::Nothing => {}
-            Done::Nak(answer) => answers.push(*answer),
+            Done::Nak(answer, error) => {
+                if let Some(unsaid) = self.complaints.line(Instant::now()) {
+                    tracing::warn!(agent.id = %self.agent, error = %Chain(&error), unsaid, "an agent reported what does not fit");
+                }
+                answers.push(*answer);
+            }
             Done::Over(refusal) => return Err(refusal),
             Done::Result { uid, taken, output } => {
                 self.service.counters().results.add(1);
@@ -289,7 +314,7 @@ impl Inbound {
         self.flight.push(async move {
             match service.store().acked(&uid, &agent, answer, service.now()).await {
                 Ok(_) => Done::Nothing,
-                Err(error) => failed(seq, &error),
+                Err(error) => failed(seq, error),
             }
         });
     }
@@ -300,7 +325,7 @@ impl Inbound {
         self.flight.push(async move {
             match service.store().progress(&uid, &agent, report, service.now()).await {
                 Ok(_) => Done::Nothing,
-                Err(error) => failed(seq, &error),
+                Err(error) => failed(seq, error),
             }
         });
         Ok(None)
@@ -308,15 +333,23 @@ impl Inbound {
 
     fn command_result(&mut self, seq: u64, result: &wire::CommandResult) -> Result<Option<Answer>, Fault> {
         let (uid, reported) = (messages::uid(&result.uid)?, messages::reported(result)?);
+        if self.listing.importing(&uid) {
+            self.early.push(Early { seq, uid, reported });
+        } else {
+            self.ended(seq, uid, reported);
+        }
+        Ok(None)
+    }
+
+    fn ended(&mut self, seq: u64, uid: Uid, reported: Reported) {
         let output = reported.streams.iter().any(|stream| stream.length > 0);
         let (service, agent) = (self.service.clone(), self.agent.clone());
         self.flight.push(async move {
             match service.store().result(&uid, &agent, reported, service.now()).await {
                 Ok(taken) => Done::Result { uid, taken, output },
-                Err(error) => failed(seq, &error),
+                Err(error) => failed(seq, error),
             }
         });
-        Ok(None)
     }
 
     /// A Command that was not understood is refused; nothing of it runs. Other Naks are for the log.
@@ -326,7 +359,9 @@ impl Inbound {
             tracing::debug!(agent.id = %self.agent, code = ?nak.code(), reason, "an agent did not take a frame");
             return;
         };
-        tracing::warn!(agent.id = %self.agent, command.uid = %uid, code = ?nak.code(), reason, "an agent did not take a command");
+        if let Some(unsaid) = self.complaints.line(Instant::now()) {
+            tracing::warn!(agent.id = %self.agent, command.uid = %uid, code = ?nak.code(), reason, unsaid, "an agent did not take a command");
+        }
         let refused = |code: &str| AckAnswer::Refused { code: code.to_owned(), text: reason.clone() };
         let answer = match nak.code() {
             nak::Code::Busy => {
@@ -396,6 +431,7 @@ impl Inbound {
             };
             match appended {
                 Ok(appended) => Done::Stored { appended, parts },
+                // Nothing of it is stored; the next inventory agrees on the offset anew (protocol R-OUT-2).
                 Err(StoreError::Hole { command, expected }) => {
                     tracing::warn!(
                         command.id = command.0,
@@ -412,6 +448,7 @@ impl Inbound {
         });
     }
 
+    /// Grants as many bytes as became readable; they need not be durable yet (protocol R-CREDIT-3).
     fn stored(&mut self, appended: &[Appended], parts: &[Part], answers: &mut Vec<Answer>) {
         for part in parts {
             let length = appended
@@ -456,69 +493,38 @@ impl Inbound {
         });
     }
 
-    fn inventory(&mut self, seq: u64, page: wire::Inventory) -> Result<(), Violation> {
-        if page.items.len() > limits::INVENTORY_PAGE {
-            return Err(Violation("a page of the inventory has too many items"));
+    fn inventory(&mut self, seq: u64, page: &wire::Inventory) -> Result<(), Violation> {
+        if let Some((lines, malformed)) = self.listing.take((&self.agent, self.handle.journal()), seq, page)? {
+            self.malformed(lines, malformed)?;
         }
-        if self.settled && page.items.iter().any(|item| item.command.is_empty()) {
-            return Err(Violation("the inventory was over; only described commands may follow"));
-        }
-        if self.listed.len() + page.items.len() > MAX_LISTED {
-            return Err(Violation("the inventory is too long"));
-        }
-        self.pages.push_back((seq, page));
         self.judge();
         Ok(())
     }
 
-    /// Judges the next page, unless one is under way: the last one must see all others.
     fn judge(&mut self) {
-        if self.judging {
-            return;
-        }
-        let Some((reply_to, page)) = self.pages.pop_front() else { return };
-        let mut held = Vec::new();
-        let mut described = Vec::new();
-        for item in &page.items {
-            if let Err(malformed) = self.line(item, &mut held, &mut described) {
-                // A line gets no answer, and nothing is concluded about what it may have named.
-                tracing::warn!(agent.id = %self.agent, reason = malformed.0, "a line of an inventory is malformed");
-            }
-        }
-        // Only the first last page ends the inventory; described commands follow in pages of their own.
-        let last = page.last && !self.settled;
-        let listed = last.then(|| std::mem::take(&mut self.listed)).filter(|_| !self.unreadable);
-        self.settled |= last;
-        self.judging = true;
+        let Some(page) = self.listing.next() else { return };
         let (service, agent, handle) = (self.service.clone(), self.agent.clone(), self.handle.clone());
         self.flight.push(async move {
-            match judge_page(&service, &agent, &handle, held, described, listed).await {
-                Ok((items, own, cancels)) => Done::Page(Page { reply_to, items, own, cancels, last }),
+            let (reply_to, last) = (page.reply_to, page.last);
+            let described = page.described.iter().map(|import| import.uid).collect();
+            match judge_page(&service, &agent, &handle, page.held, page.described, page.all).await {
+                Ok((items, own, cancels)) => Done::Page(Page { reply_to, items, own, cancels, described, last }),
                 Err(error) => Done::Over(crate::service::sessions::refusal(&error)),
             }
         });
     }
 
-    /// Reads one line of the inventory.
-    fn line(
-        &mut self,
-        item: &wire::InventoryItem,
-        held: &mut Vec<Held>,
-        described: &mut Vec<Import>,
-    ) -> Result<(), Malformed> {
-        let uid = messages::uid(&item.uid).inspect_err(|_| self.unreadable = true)?;
-        self.listed.insert(uid);
-        let line = messages::held(item)?;
-        if item.command.is_empty() {
-            held.push(line);
-        } else {
-            described.push(messages::import(&self.agent, self.handle.journal(), &line, &item.command)?);
+    fn judged(&mut self, mut page: Page, answers: &mut Vec<Answer>) {
+        self.listing.judged(&page.described);
+        let known = page.items.len();
+        // What is too much for one session gets no answer: nothing is concluded about it, and the next one may bring it.
+        page.items.retain(|item| {
+            item.action() != Action::Describe || Uid::from_wire(&item.uid).is_ok_and(|uid| self.listing.ask(uid))
+        });
+        if page.items.len() < known {
+            let left = known - page.items.len();
+            tracing::warn!(agent.id = %self.agent, left, "an agent holds more unknown commands than one session may bring");
         }
-        Ok(())
-    }
-
-    fn judged(&mut self, page: Page, answers: &mut Vec<Answer>) {
-        self.judging = false;
         for (uid, command, from) in page.own {
             self.owned.insert(uid, command);
             for (stream, offset) in from {
@@ -531,6 +537,13 @@ impl Inbound {
         if page.last {
             self.handle.set_reconciled();
             self.service.wake().agent(&self.agent);
+        }
+        for early in std::mem::take(&mut self.early) {
+            if self.listing.importing(&early.uid) {
+                self.early.push(early);
+            } else {
+                self.ended(early.seq, early.uid, early.reported);
+            }
         }
         self.judge();
     }
@@ -558,8 +571,8 @@ async fn settle(service: &Service, look_at: Vec<(CommandId, Uid, bool)>) -> Resu
 }
 
 /// Turns an error of the store into an answer, or into the end of the session when the same call may work later.
-fn failed(seq: u64, error: &StoreError) -> Done {
-    let (code, reason) = match error {
+fn failed(seq: u64, error: StoreError) -> Done {
+    let (code, reason) = match &error {
         StoreError::NotFound { .. } => (nak::Code::Unknown, "no such command"),
         StoreError::NotMine => (nak::Code::NotMine, "the command belongs to another agent"),
         StoreError::Conflict { .. } | StoreError::IllegalMove { .. } => {
@@ -568,6 +581,5 @@ fn failed(seq: u64, error: &StoreError) -> Done {
         StoreError::OutOfRange { .. } => (nak::Code::Invalid, "a value is out of range"),
         other => return Done::Over(crate::service::sessions::refusal(other)),
     };
-    tracing::warn!(error = %Chain(error), "an agent reported what does not fit");
-    Done::Nak(Box::new(Answer::nak(seq, code, reason)))
+    Done::Nak(Box::new(Answer::nak(seq, code, reason)), error)
 }

@@ -1,7 +1,8 @@
 //! The agent port: accepts, never waits for a peer, and bounds everybody who has not shown who they are.
 //!
-//! From the accepted socket to the hello one deadline holds (protocol R-LIMIT-1). The caps close the oldest stranger
-//! first, so an honest agent gets in while somebody holds thousands of sockets open.
+//! From the accepted socket to the hello one deadline holds; agents hold theirs to the answer (protocol R-SESSION-2).
+//! The caps close the oldest stranger first (R-LIMIT-1), so an honest agent gets in while somebody holds thousands of
+//! sockets open.
 
 use std::collections::HashMap;
 use std::io;

@@ -21,6 +21,11 @@ use store::types::{
 const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// Flags of one result.
 const MAX_FLAGS: usize = 64;
+/// Gaps and segments of one result, all streams together: an agent keeps a thousand of each, and every reader of the row
+/// pays for them. (protocol R-RES-7)
+const MAX_PIECES: usize = 2_000;
+/// What a command is called of which its agent remembers no more than the end.
+const UNKNOWN_OPERATION: &str = "unknown";
 
 /// What an agent said about one command cannot be true; the text says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +74,10 @@ pub fn reported(said: &wire::CommandResult) -> Checked<Reported> {
     let outcome = Outcome::from_wire(said.outcome).ok_or(Malformed("a result has no outcome"))?;
     if said.value.len() > MAX_VALUE_BYTES {
         return Err(Malformed("the value of a result is too large"));
+    }
+    let pieces = |count: fn(&wire::StreamEnd) -> usize| said.streams.iter().map(count).sum::<usize>();
+    if pieces(|stream| stream.gaps.len()) > MAX_PIECES || pieces(|stream| stream.segments.len()) > MAX_PIECES {
+        return Err(Malformed("a result names too many gaps or segments"));
     }
     let value = match said.value.is_empty() {
         true => None,
@@ -147,9 +156,10 @@ pub fn import(agent: &Name, journal: Uid, held: &Held, command: &[u8]) -> Checke
         env.insert(var.name, String::from_utf8_lossy(&var.value).into_owned());
     }
     let limits = command.limits.unwrap_or_default();
+    let or = |said: String, unsaid: &str| if said.is_empty() { unsaid.to_owned() } else { said };
     let request = Request {
-        operation: short(&command.operation),
-        args,
+        operation: or(short(&command.operation), UNKNOWN_OPERATION),
+        args: or(args, "{}"),
         timeout: some(command.timeout_ms).map(Duration::from_millis),
         user: text(&command.user),
         env,
@@ -176,6 +186,7 @@ pub fn import(agent: &Name, journal: Uid, held: &Held, command: &[u8]) -> Checke
         created_at: command.created_ms,
         expires_at: command.expires_ms,
         phase: held.phase,
+        tombstone: held.tombstone,
         journal,
     })
 }
@@ -287,6 +298,28 @@ mod tests {
         let segments = vec![wire::SegmentHash { hash: vec![0; 31].into(), ..Default::default() }];
         let streams = vec![wire::StreamEnd { stream: wire::Stream::Stdout.into(), segments, ..Default::default() }];
         assert!(reported(&wire::CommandResult { streams, ..result }).is_err());
+    }
+
+    /// Protocol R-RES-7.
+    #[test]
+    fn a_result_names_so_many_gaps_and_segments_and_no_more() {
+        let result = |gaps: usize, segments: usize| {
+            let end = |stream: wire::Stream, gaps, segments| wire::StreamEnd {
+                stream: stream.into(),
+                gaps: vec![wire::Gap::default(); gaps],
+                segments: vec![wire::SegmentHash::default(); segments],
+                ..Default::default()
+            };
+            // Shared among the streams: what counts is what one row has to hold.
+            let streams = vec![
+                end(wire::Stream::Stdout, gaps / 2, segments / 2),
+                end(wire::Stream::Stderr, gaps - gaps / 2, segments - segments / 2),
+            ];
+            reported(&wire::CommandResult { outcome: wire::Outcome::Succeeded.into(), streams, ..Default::default() })
+        };
+        assert!(result(MAX_PIECES, MAX_PIECES).is_ok());
+        assert!(result(MAX_PIECES + 1, 0).is_err());
+        assert!(result(0, MAX_PIECES + 1).is_err());
     }
 
     #[test]

@@ -9,9 +9,11 @@
 //! store has committed; the order of answers is that of the commits.
 
 pub mod admission;
+mod complaints;
 pub mod inbound;
 pub mod inflight;
 pub mod listener;
+mod listing;
 pub mod messages;
 mod reconcile;
 pub mod session;

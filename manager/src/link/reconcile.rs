@@ -38,21 +38,28 @@ pub(super) async fn judge_page(
         verdicts = service.store().reconcile_page(agent, generation, journal, held, now).await?;
     }
     let mut again = Vec::new();
+    let mut refused = None;
     for import in described {
-        let (uid, id, phase, started_ms) = (import.uid, import.id, import.phase, None);
+        let (uid, id, phase, tombstone) = (import.uid, import.id, import.phase, import.tombstone);
         match service.store().import(import, service.now()).await {
             Ok(command) => {
-                tracing::info!(agent.id = %agent, command.id = command.0, command.uid = %uid, "a command that only its agent knew was taken in");
-                again.push(Held { uid, id: command, generation, phase, started_ms, tombstone: false });
+                tracing::debug!(agent.id = %agent, command.id = command.0, command.uid = %uid, "a command that only its agent knew was taken in");
+                again.push(Held { uid, id: command, generation, phase, started_ms: None, tombstone });
             }
             Err(error @ (StoreError::NotMine | StoreError::NotFound { .. } | StoreError::Conflict { .. })) => {
-                tracing::warn!(agent.id = %agent, command.id = id.0, command.uid = %uid, error = %Chain(&error), "a command that only its agent knew was not taken in");
+                tracing::debug!(agent.id = %agent, command.id = id.0, command.uid = %uid, error = %Chain(&error), "a command that only its agent knew was not taken in");
+                refused = Some(error);
                 verdicts.push((uid, Verdict::NotMine));
             }
             Err(error) => return Err(error),
         }
     }
+    if let Some(error) = refused {
+        // One line for a page: what an agent describes must not fill the log.
+        tracing::warn!(agent.id = %agent, error = %Chain(&error), "commands that only their agent knew were not taken in");
+    }
     if !again.is_empty() {
+        tracing::info!(agent.id = %agent, commands = again.len(), "commands that only their agent knew were taken in");
         let now = service.now();
         verdicts.extend(service.store().reconcile_page(agent, generation, journal, again, now).await?);
     }

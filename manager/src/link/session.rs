@@ -241,6 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
+    /// Carries our clock and the position of our store (protocol R-LIVE-2).
     fn ping(&mut self) -> u64 {
         let store_position = self.service.store().position().position.0;
         self.writer.push(Lane::Control, Body::Ping(wire::Ping { clock_ms: clock::unix_ms(), store_position }))

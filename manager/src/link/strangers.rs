@@ -13,8 +13,9 @@ pub struct Strangers {
     window: Mutex<Window>,
 }
 
+/// So many lines in each second.
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     began: Instant,
     lines: u32,
     unsaid: u64,
@@ -22,13 +23,21 @@ struct Window {
 
 /// Whether a line may be written, and how many were not since the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+pub(super) enum Turn {
+    /// It may; so many were not.
     Say { unsaid: u64 },
+    /// It may not, and is counted.
     Count,
 }
 
 impl Window {
-    fn turn(&mut self, now: Instant) -> Turn {
+    /// Begins with nothing said.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { began: now, lines: 0, unsaid: 0 }
+    }
+
+    /// Takes the turn of one line.
+    pub(super) fn turn(&mut self, now: Instant) -> Turn {
         if now.duration_since(self.began) >= Duration::from_secs(1) {
             (self.began, self.lines) = (now, 0);
         }
@@ -45,7 +54,7 @@ impl Strangers {
     /// Starts with a clean log.
     #[must_use]
     pub fn new() -> Self {
-        Self { window: Mutex::new(Window { began: Instant::now(), lines: 0, unsaid: 0 }) }
+        Self { window: Mutex::new(Window::new(Instant::now())) }
     }
 
     /// Notes why a peer was not served. `what` may quote the peer; it is escaped and cut here.
@@ -71,7 +80,7 @@ mod tests {
     #[test]
     fn a_flood_gives_a_few_lines_a_second_and_the_rest_is_counted() {
         let start = Instant::now();
-        let mut window = Window { began: start, lines: 0, unsaid: 0 };
+        let mut window = Window::new(start);
         let said = (0..100).filter(|_| window.turn(start) != Turn::Count).count();
         assert_eq!(said, STRANGER_LOG_LINES_PER_SECOND as usize);
         let later = start + Duration::from_secs(1);

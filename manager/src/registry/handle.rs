@@ -187,7 +187,7 @@ impl SessionHandle {
         self.inner.journal == journal && self.inner.boot_id == boot_id
     }
 
-    /// Tells whether the inventory was settled: commands may be sent.
+    /// Tells whether the inventory was settled: commands may be sent, and not before (protocol R-INV-2).
     #[must_use]
     pub fn reconciled(&self) -> bool {
         self.inner.reconciled.load(Ordering::Acquire)

@@ -6,8 +6,8 @@ use common::id::{CommandId, Name};
 use common::limits;
 use store::StoreError;
 use store::types::{
-    AuditEntry, AuditOutcome, Cancel, CancelAnswer, Command, CommandFilter, Due, Idempotency, Millis, Request, Scope,
-    Submit, Submitted,
+    AuditEntry, AuditOutcome, Cancel, CancelAnswer, Command, CommandFilter, CommandPage, Due, Idempotency, Millis,
+    Request, Scope, Submit, Submitted,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -30,6 +30,15 @@ pub struct CommandView {
     pub command: Command,
     /// Its agent is connected now.
     pub reachable: bool,
+}
+
+/// One page of a list of commands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandList {
+    /// Newest first.
+    pub views: Vec<CommandView>,
+    /// The cursor behind the page, when there may be more.
+    pub next: Option<CommandId>,
 }
 
 impl CommandView {
@@ -181,11 +190,11 @@ impl Service {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn commands(&self, caller: &Caller, mut filter: CommandFilter) -> Result<Vec<CommandView>, ServiceError> {
+    pub async fn commands(&self, caller: &Caller, mut filter: CommandFilter) -> Result<CommandList, ServiceError> {
         caller.may(Scope::Read)?;
         filter.limit = filter.limit.clamp(1, MAX_PAGE);
-        let rows = self.store().commands(filter).await?;
-        Ok(rows.into_iter().map(|command| self.view(command)).collect())
+        let CommandPage { commands, next } = self.store().commands(filter).await?;
+        Ok(CommandList { views: commands.into_iter().map(|command| self.view(command)).collect(), next })
     }
 
     /// Waits until a command is final and complete, or the time is up, and shows it as it is then.

@@ -114,7 +114,8 @@ impl Service {
         }
     }
 
-    /// Refuses agents that the store does not know, before anything is written for them.
+    /// Refuses agents that the store does not know, in this generation (protocol R-AUTH-4), before anything is written
+    /// for them.
     async fn known(&self, hello: &Hello) -> Result<(), Refusal> {
         let agent = self.store().agent(&hello.name).await.map_err(|error| refusal(&error))?;
         match agent {
@@ -129,7 +130,7 @@ impl Service {
         }
     }
 
-    /// Finds out from what an agent remembers that this store was restored from an older copy.
+    /// Finds out from what an agent remembers that this store was restored from an older copy (protocol R-INV-6).
     async fn notice_restore(&self, hello: &Hello) -> Result<(), Refusal> {
         if !self.behind(hello).await? {
             return Ok(());
@@ -146,7 +147,8 @@ impl Service {
             tracing::warn!(agent.id = %hello.name, heard.position = heard.0, "an agent claims to have heard more than was ever said");
             return Ok(());
         }
-        let identity = self.store().declare_restored(heard, self.now()).await.map_err(|error| refusal(&error))?;
+        let identity =
+            self.store().declare_restored(&hello.name, heard, self.now()).await.map_err(|error| refusal(&error))?;
         *restored = true;
         tracing::error!(
             agent.id = %hello.name, heard.position = heard.0, incarnation = identity.incarnation.0,

@@ -16,9 +16,10 @@ use crate::error::StoreError;
 pub use crate::sqlite::Appending;
 use crate::sqlite::Database;
 use crate::types::{
-    AckAnswer, Actor, Agent, AuditEntry, AuditRow, Cancel, CancelAnswer, Chunk, Command, CommandFilter, Connect, Due,
-    Event, EventFilter, Evidence, Held, Identity, Import, Millis, NewToken, OutputRead, PhaseCounts, Position,
-    ProgressReport, Pruned, Reported, ResultTaken, Retention, Started, Submit, Submitted, Taker, Token, Verdict,
+    AckAnswer, Actor, Agent, AuditEntry, AuditRow, Cancel, CancelAnswer, Chunk, Command, CommandFilter, CommandPage,
+    Connect, Due, Event, EventFilter, Evidence, Held, Identity, Import, Millis, NewToken, OutputRead, PhaseCounts,
+    Position, ProgressReport, Pruned, Reported, ResultTaken, Retention, Started, Submit, Submitted, Taker, Token,
+    Verdict,
 };
 use crate::watch::CommandWatch;
 
@@ -76,9 +77,9 @@ impl Store {
     }
 
     /// Begins a new life of the store after it was found to be older than what an agent heard: a new incarnation, all
-    /// counters jump, queued commands wait until they are released.
-    pub async fn declare_restored(&self, heard: StorePosition, now: Millis) -> Result<Identity> {
-        self.0.declare_restored(heard, now).await
+    /// counters jump, queued commands wait until they are released. The audit names the agent that claimed it.
+    pub async fn declare_restored(&self, claimant: &Name, heard: StorePosition, now: Millis) -> Result<Identity> {
+        self.0.declare_restored(claimant, heard, now).await
     }
 
     /// Removes what is older than its retention, a bounded number of rows at a time.
@@ -186,8 +187,8 @@ impl Store {
         self.0.command_by_uid(uid).await
     }
 
-    /// Lists commands, newest first.
-    pub async fn commands(&self, filter: CommandFilter) -> Result<Vec<Command>> {
+    /// Lists commands, newest first. A page ends early when its commands are large.
+    pub async fn commands(&self, filter: CommandFilter) -> Result<CommandPage> {
         self.0.commands(filter).await
     }
 
@@ -314,8 +315,8 @@ impl Store {
         self.0.reconcile_finish(agent, generation, journal, listed, now).await
     }
 
-    /// Takes in a command that only its agent knew. Its id is kept when it is free and not ahead of the store's own
-    /// counter. Nothing known is overwritten.
+    /// Takes in a command that only its agent knew. Its id is kept when it is free and one that this store skipped when it
+    /// began a new life. Nothing known is overwritten.
     ///
     /// # Errors
     /// `NotFound` for the agent, `NotMine` for another generation or a uid of another agent.

@@ -323,6 +323,8 @@ pub struct Import {
     pub created_at: Millis,
     pub expires_at: Millis,
     pub phase: HeldPhase,
+    /// Only its end is left there.
+    pub tombstone: bool,
     pub journal: Uid,
 }
 
@@ -389,6 +391,15 @@ pub struct CommandFilter {
     /// Only ids below this one: the cursor.
     pub before: Option<CommandId>,
     pub limit: usize,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CommandPage {
+    pub commands: Vec<Command>,
+    /// The cursor behind the page, when there may be more: it has as many as were asked for, or as large ones as a page
+    /// takes.
+    pub next: Option<CommandId>,
 }
 
 /// The session that asks for what is due for its agent.

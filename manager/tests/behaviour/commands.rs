@@ -41,6 +41,7 @@ async fn a_command_goes_down_and_its_bytes_and_end_come_up() {
     assert_eq!(read, OutputRead::Bytes("lo world".into()));
 }
 
+/// Protocol R-RES-1, R-RES-2.
 #[tokio::test]
 async fn a_result_before_its_bytes_is_acknowledged_only_with_them() {
     let house = House::build().await;
@@ -73,6 +74,7 @@ async fn a_queued_command_that_is_cancelled_never_leaves() {
     peer.nothing_waits().await;
 }
 
+/// Protocol R-CMD-8.
 #[tokio::test]
 async fn a_sent_command_that_is_cancelled_is_never_sent_again() {
     let house = House::build().await;
@@ -158,6 +160,7 @@ async fn a_command_that_only_its_agent_knows_is_described_and_taken_in() {
     assert_eq!(row.phase, Phase::Succeeded);
 }
 
+/// Protocol R-AUTH-3.
 #[tokio::test]
 async fn nobody_reports_for_a_command_of_somebody_else() {
     let house = House::build().await;
@@ -176,6 +179,7 @@ async fn nobody_reports_for_a_command_of_somebody_else() {
     assert_eq!(house.phase(id).await, "dispatched");
 }
 
+/// Protocol R-CREDIT-4.
 #[tokio::test]
 async fn output_beyond_the_credit_ends_the_session() {
     let house = House::build().await;
@@ -212,6 +216,28 @@ async fn credit_follows_the_bytes_so_that_a_stream_never_stalls() {
     peer.acked().await;
     let view = house.service.command(&house.admin, id).await.unwrap();
     assert!(view.complete());
+}
+
+/// Protocol R-CREDIT-3.
+#[tokio::test]
+async fn credit_is_granted_for_bytes_that_can_be_read_already() {
+    use common::limits::{MAX_OUTPUT_PAYLOAD, STREAM_CREDIT};
+
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    let id = house.submit("web1").await;
+    let (seq, command) = peer.command().await;
+    peer.accept(seq, &command).await;
+    let chunk = vec![7; MAX_OUTPUT_PAYLOAD];
+    for number in 0..STREAM_CREDIT / 4 / MAX_OUTPUT_PAYLOAD as u64 {
+        peer.output(&command, number * MAX_OUTPUT_PAYLOAD as u64, &chunk).await;
+    }
+    let Body::OutputCredit(credit) = peer.body().await else { panic!("credit") };
+    let readable = credit.offset - STREAM_CREDIT;
+    assert!(readable > 0, "{credit:?}");
+    let last = house.service.output_read(&house.admin, id, StreamName::Stdout, readable - 1, 1).await.unwrap();
+    assert_eq!(last, OutputRead::Bytes(vec![7].into()));
 }
 
 #[tokio::test]
@@ -270,5 +296,5 @@ async fn a_refused_submit_leaves_an_audit_row_and_no_command() {
     assert_eq!(refusals, 2);
     let all =
         house.service.commands(&house.admin, store::types::CommandFilter { limit: 10, ..Default::default() }).await;
-    assert!(all.unwrap().is_empty());
+    assert!(all.unwrap().views.is_empty());
 }

@@ -185,6 +185,7 @@ async fn frames_that_are_empty_oversized_or_random_before_the_hello_end_the_conn
     assert_eq!(peer.bye().await.0, Code::FrameTooLarge);
 }
 
+/// Protocol R-SESSION-2.
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_stalls_anywhere_is_closed_in_time() {
     let house = House::build().await;

@@ -7,6 +7,7 @@
 mod commands;
 mod doors;
 mod house;
+mod past;
 mod peer;
 mod sessions;
 mod whole;

@@ -8,6 +8,7 @@ use store::types::Scope;
 
 use crate::house::{House, wait_for};
 
+/// Protocol R-AUTH-4.
 #[tokio::test]
 async fn strangers_with_a_certificate_learn_a_code_and_no_more() {
     let house = House::build().await;
@@ -38,6 +39,7 @@ async fn a_reconnect_of_the_same_life_supersedes_the_older_session() {
     assert_eq!(house.registry.count(), 1);
 }
 
+/// Protocol R-SESSION-5.
 #[tokio::test]
 async fn a_cloned_pair_is_quarantined_until_an_operator_accepts() {
     let house = House::build().await;
@@ -60,6 +62,7 @@ async fn a_cloned_pair_is_quarantined_until_an_operator_accepts() {
     house.connect(&identity, 1).await;
 }
 
+/// Protocol R-SESSION-5.
 #[tokio::test]
 async fn a_rival_that_does_not_answer_is_superseded() {
     let house = House::build().await;
@@ -179,6 +182,7 @@ async fn nothing_is_concluded_from_an_inventory_with_a_malformed_line() {
     assert_eq!((house.phase(named).await.as_str(), house.phase(unnamed).await.as_str()), ("accepted", "accepted"));
 }
 
+/// Protocol R-INV-6.
 #[tokio::test]
 async fn an_agent_that_remembers_more_than_the_store_starts_a_new_life() {
     let house = House::build().await;
@@ -233,6 +237,46 @@ async fn an_unknown_frame_is_refused_by_name_and_the_session_lives() {
     assert!(matches!(frame.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::Unsupported && frame.reply_to == 77));
     peer.raw(&wire::Frame { seq: 78, may_ignore: true, ..Default::default() }).await;
     peer.nothing_waits().await;
+}
+
+/// Protocol R-INV-2.
+#[tokio::test]
+async fn no_command_is_sent_before_the_last_page_is_answered() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let earlier = house.submit("web1").await;
+    let mut peer = house.dial(&identity, 1);
+    peer.hello(&house.hello(&identity, 1)).await;
+    peer.welcome().await;
+    let seq = peer.send(Body::Inventory(wire::Inventory::default())).await;
+    let frame = peer.next().await.expect("a Reconcile");
+    let more = matches!(&frame.body, Some(Body::Reconcile(answer)) if !answer.last);
+    assert!(more && frame.reply_to == seq, "{frame:?}");
+    let later = house.submit("web1").await;
+    peer.nothing_waits().await;
+    assert!(peer.settle(Vec::new()).await.is_empty());
+    let mut sent = [peer.command().await.1.id, peer.command().await.1.id];
+    sent.sort_unstable();
+    assert_eq!(sent, [earlier.0, later.0]);
+}
+
+/// Protocol R-LIVE-2.
+#[tokio::test]
+async fn pings_and_their_answers_carry_the_clock_and_pings_the_position_of_the_store() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    let before = common::clock::unix_ms();
+    let seq = peer.send(Body::Ping(wire::Ping::default())).await;
+    let frame = peer.next().await.expect("a Pong");
+    let told = matches!(&frame.body, Some(Body::Pong(pong)) if pong.clock_ms >= before);
+    assert!(told && frame.reply_to == seq, "{frame:?}");
+    // Another life of the same name makes the manager ask whether this one is there.
+    let mut rival = house.dial(&identity, 2);
+    rival.hello(&house.hello(&identity, 2)).await;
+    let Body::Ping(ping) = peer.body().await else { panic!("a Ping") };
+    assert!((before..=common::clock::unix_ms()).contains(&ping.clock_ms), "{ping:?}");
+    assert!((1..=house.store.position().position.0).contains(&ping.store_position), "{ping:?}");
 }
 
 #[tokio::test]

@@ -112,6 +112,7 @@ impl Storm {
     }
 }
 
+/// Protocol R-CMD-2.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_kills_of_managers_and_agents_lose_repeat_and_interrupt_nothing() -> anyhow::Result<()> {
     let house = House::start(HouseOptions::new(env!("CARGO_BIN_EXE_paprika")).agents(&AGENTS)).await?;

@@ -1,13 +1,15 @@
 //! Output, results and reconciliation.
 
+use std::time::Duration;
+
 use common::id::Uid;
 use common::model::{Outcome, StreamName};
 use common::wire::frame::Body;
 use common::wire::reconcile_item::Action;
 use common::wire::{CommandPhase, OutputCredit, Reconcile, ReconcileItem, ResultAck, StreamLength};
 
-use super::bed::{Bed, Manager, ping, prepare, run};
-use crate::commands::StateDir;
+use super::bed::{Bed, Manager, ping, prepare, put, run};
+use crate::commands::{RecordLock, Start, StateDir};
 
 /// Takes frames until the stream has ended, granting `step` bytes beyond what arrived; checks that no byte came
 /// without a grant.
@@ -37,6 +39,7 @@ async fn take(manager: &mut Manager, uid: Uid, from: u64, credit: u64, step: u64
     }
 }
 
+/// Protocol R-CREDIT-1, R-RES-1.
 #[tokio::test]
 async fn output_is_exact_stays_within_credit_and_says_where_it_ends() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,6 +71,7 @@ async fn a_manager_that_has_some_bytes_gets_the_rest_only() {
     assert_eq!(bytes.len(), 10);
 }
 
+/// Protocol R-OUT-3.
 #[tokio::test]
 async fn bytes_that_are_lost_are_an_explicit_gap() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,6 +93,67 @@ async fn bytes_that_are_lost_are_an_explicit_gap() {
     assert_eq!(seen, [(0, 60, 0, false), (60, 0, 40, true)]);
 }
 
+/// What cannot be read of a stream: a folder in the place of its file.
+fn spoil(state: &StateDir, uid: Uid, start: u64) -> std::path::PathBuf {
+    let path = state.command(uid).join(format!("stdout.{start:020}"));
+    std::fs::remove_file(&path).ok();
+    std::fs::create_dir(&path).unwrap();
+    path
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_read_after_the_end_is_a_gap_and_what_follows_it_arrives() {
+    let folder = tempfile::tempdir().unwrap();
+    let uid = Uid::random();
+    let state = StateDir::open(folder.path()).unwrap();
+    prepare(&state, &run(uid, 7), &[b'x'; 100]);
+    spoil(&state, uid, 0);
+    std::fs::write(state.command(uid).join(format!("stdout.{:020}", 60)), [b'y'; 40]).unwrap();
+    drop(state);
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let (mut manager, _) = bed.connect(1, 1 << 20).await;
+    manager.want(uid, Action::Continue).await;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        if let Some(Body::CommandOutput(output)) = manager.hear().await.body {
+            seen.push((output.offset, output.data.len(), output.gap, output.end));
+        }
+    }
+    assert_eq!(seen, [(0, 0, 60, false), (60, 40, 0, true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_read_while_the_command_runs_is_tried_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let uid = put(&state, &run(Uid::random(), 7));
+    let mut lock = RecordLock::try_take(&state.command(uid)).unwrap().unwrap();
+    lock.append_start(Start::new("another".to_owned(), 1, 1, 77)).unwrap();
+    let path = spoil(&state, uid, 0);
+    drop(state);
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let (mut manager, first) = bed.connect(1, 1 << 20).await;
+    assert!(first.items[0].streams[0].length > 0);
+    manager.want(uid, Action::Continue).await;
+    assert!(matches!(manager.hear().await.body, Some(Body::CommandProgress(_))));
+    // The clock of these tests runs only while nobody works: far longer than the tries after an end.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, [b'x'; 10_000]).unwrap();
+    let mut bytes = 0;
+    while bytes < 10_000 {
+        match manager.hear().await.body {
+            Some(Body::CommandOutput(output)) => {
+                assert_eq!((output.offset, output.gap, output.end), (bytes, 0, false));
+                bytes += output.data.len() as u64;
+            }
+            Some(Body::Ping(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Protocol R-RES-3.
 #[tokio::test]
 async fn a_result_is_sent_again_after_a_reconnect_until_it_is_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
@@ -109,6 +174,26 @@ async fn a_result_is_sent_again_after_a_reconnect_until_it_is_acknowledged() {
     drop(manager);
     bed.connect_until(1, |first| first.items.is_empty()).await;
     assert!(!bed.home.state.command(uid).exists(), "it is forgotten");
+}
+
+/// Protocol R-BYE-1.
+#[tokio::test]
+async fn a_goodbye_replaces_no_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let mut manager = bed.ready().await;
+    let uid = Uid::random();
+    manager.say(Body::Command(ping(uid, 7))).await;
+    manager.ack().await;
+    let result = manager.result().await;
+    let bye = common::wire::Bye { code: common::wire::bye::Code::Normal.into(), ..Default::default() };
+    manager.say(Body::Bye(bye)).await;
+    assert!(matches!(manager.end().await, crate::link::End::Bye { .. }));
+
+    let (mut manager, first) = bed.connect(1, 1 << 20).await;
+    assert_eq!(first.items[0].phase(), CommandPhase::Ended);
+    manager.want(uid, Action::Continue).await;
+    assert_eq!(manager.result().await, result);
 }
 
 #[tokio::test]
@@ -136,6 +221,7 @@ async fn what_the_manager_has_is_forgotten_and_what_it_does_not_know_is_describe
     assert!(bed.home.state.command(strange).exists());
 }
 
+/// Protocol R-INV-4.
 #[tokio::test]
 async fn a_store_in_another_life_is_told_the_past() {
     let folder = tempfile::tempdir().unwrap();
@@ -147,10 +233,19 @@ async fn a_store_in_another_life_is_told_the_past() {
     manager.result().await;
     manager.say(Body::ResultAck(ResultAck { uid: uid.to_wire(), store_position: 1 })).await;
     drop(manager);
-    let (mut manager, first) = bed.connect_until(2, |first| first.items.iter().all(|item| item.tombstone)).await;
+    let (manager, first) = bed.connect_until(2, |first| first.items.iter().all(|item| item.tombstone)).await;
     assert_eq!(first.items.iter().map(|item| item.id).collect::<Vec<_>>(), [7]);
-    manager.want(uid, Action::Describe).await;
+    drop(manager);
+    let (mut manager, first) = bed.connect(2, 1 << 20).await;
+    assert_eq!(first.items.len(), 1, "nothing was answered: it is said again");
+    manager.want(uid, Action::Continue).await;
     assert_eq!(Outcome::from_wire(manager.result().await.outcome), Some(Outcome::Succeeded));
+    drop(manager);
+    let (mut manager, first) = bed.connect(2, 1 << 20).await;
+    assert_eq!(first.items.len(), 1, "the result was lost on its way: it is said again");
+    manager.want(uid, Action::Continue).await;
+    manager.result().await;
+    manager.say(Body::ResultAck(ResultAck { uid: uid.to_wire(), store_position: 1 })).await;
     drop(manager);
     let (_, first) = bed.connect(2, 1 << 20).await;
     assert!(first.items.is_empty(), "once in each life");

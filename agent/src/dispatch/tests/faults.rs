@@ -7,9 +7,9 @@ use common::model::Outcome;
 use common::wire::command_ack::Answer;
 use common::wire::frame::Body;
 use common::wire::reconcile_item::Action;
-use common::wire::{CommandPhase, Nak, ServerHello, bye, nak};
+use common::wire::{Command, CommandCancel, CommandPhase, Nak, ServerHello, bye, nak};
 
-use super::bed::{Bed, ping, put, run};
+use super::bed::{Bed, GENERATION, NOW, ping, put, run};
 use crate::commands::{RecordLock, Start, StateDir};
 use crate::link;
 
@@ -138,4 +138,78 @@ async fn stopping_says_goodbye() {
     let (frames, ()) = tokio::join!(manager.hear_close(), bed.stop());
     let last = frames.last().and_then(|frame| frame.body.clone());
     assert!(matches!(last, Some(Body::Bye(bye)) if bye.code() == bye::Code::Normal), "{frames:?}");
+}
+
+/// Protocol R-CMD-2.
+#[tokio::test(start_paused = true)]
+async fn a_command_whose_place_is_not_durable_is_put_off_and_runs_once_when_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/nonexistent/shim").await;
+    let mut manager = bed.ready().await;
+    bed.home.state.break_sync(true);
+    let uid = Uid::random();
+    manager.say(Body::Command(run(uid, 7))).await;
+    let (_, ack) = manager.ack().await;
+    assert_eq!(ack.answer(), Answer::Deferred);
+    assert!(ack.deferred_until_ms > NOW);
+    manager.say(Body::Command(run(uid, 7))).await;
+    assert_eq!(manager.ack().await.1.answer(), Answer::Deferred, "still not");
+    assert!(!bed.home.state.command(uid).join("spawn.2").exists(), "nothing was started");
+    bed.home.state.break_sync(false);
+    manager.say(Body::Command(run(uid, 7))).await;
+    let (_, ack) = manager.ack().await;
+    assert_eq!((ack.answer(), ack.phase()), (Answer::Duplicate, CommandPhase::Accepted));
+    assert_eq!(manager.result().await.error_code, "spawn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_cancelled_before_its_place_is_durable_never_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let mut manager = bed.ready().await;
+    bed.home.state.break_sync(true);
+    let uid = Uid::random();
+    manager.say(Body::Command(run(uid, 7))).await;
+    assert_eq!(manager.ack().await.1.answer(), Answer::Deferred);
+    let cancel = || {
+        Body::CommandCancel(CommandCancel {
+            uid: uid.to_wire(),
+            id: 7,
+            by: "admin".into(),
+            generation: GENERATION,
+            expires_ms: NOW + 60_000,
+            ..CommandCancel::default()
+        })
+    };
+    let seq = manager.say(cancel()).await;
+    let frame = manager.hear().await;
+    assert!(matches!(frame.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::Busy && frame.reply_to == seq));
+    bed.home.state.break_sync(false);
+    let seq = manager.say(cancel()).await;
+    let frame = manager.hear().await;
+    assert!(matches!(frame.body, Some(Body::Ack(_))) && frame.reply_to == seq, "{frame:?}");
+    // Nobody sent the command again, so its end waits for the next session.
+    drop(manager);
+    let (mut manager, first) =
+        bed.connect_until(1, |first| first.items.iter().any(|item| item.tombstone || item.id == 7)).await;
+    assert_eq!(first.items.len(), 1);
+    manager.want(uid, Action::Continue).await;
+    assert_eq!(Outcome::from_wire(manager.result().await.outcome), Some(Outcome::Cancelled));
+}
+
+#[tokio::test]
+async fn a_command_whose_tombstone_cannot_be_read_is_put_off_and_not_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let mut manager = bed.ready().await;
+    let uid = Uid::random();
+    let command = Command { expires_ms: NOW, ..run(uid, 7) };
+    manager.say(Body::Command(command.clone())).await;
+    assert_eq!(manager.ack().await.1.answer(), Answer::Expired);
+    manager.result().await;
+    for file in std::fs::read_dir(bed.home.state.tombstones()).unwrap() {
+        std::fs::write(file.unwrap().path(), b"PAPTOM1\n").unwrap();
+    }
+    manager.say(Body::Command(command)).await;
+    assert_eq!(manager.ack().await.1.answer(), Answer::Deferred);
 }

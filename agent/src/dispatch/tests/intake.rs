@@ -32,6 +32,7 @@ async fn refusal(manager: &mut Manager, command: Command) -> String {
     ack.code
 }
 
+/// Protocol R-CMD-3.
 #[tokio::test]
 async fn a_command_is_accepted_ended_acknowledged_and_remembered() {
     let folder = tempfile::tempdir().unwrap();
@@ -84,6 +85,7 @@ async fn a_delivered_command_becomes_a_tombstone_that_still_knows_its_end() {
     assert!(matches!(manager.hear().await.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::Conflict));
 }
 
+/// Protocol R-CMD-4.
 #[tokio::test]
 async fn an_id_of_another_command_is_a_conflict() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,6 +100,7 @@ async fn an_id_of_another_command_is_a_conflict() {
     assert!(matches!(frame.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::Conflict));
 }
 
+/// Protocol R-CMD-8.
 #[tokio::test]
 async fn a_cancel_of_an_unknown_command_keeps_it_from_ever_running() {
     let folder = tempfile::tempdir().unwrap();
@@ -155,6 +158,7 @@ async fn a_command_and_its_cancel_in_one_breath_end_exactly_once() {
     assert_eq!((accepted, acked, ends), (1, 1, vec![Some(Outcome::Cancelled)]));
 }
 
+/// Protocol R-CMD-5.
 #[tokio::test]
 async fn validity_is_judged_in_manager_time_and_its_end_is_durable() {
     let folder = tempfile::tempdir().unwrap();
@@ -170,6 +174,7 @@ async fn validity_is_judged_in_manager_time_and_its_end_is_durable() {
     assert_eq!(outcome(&manager.result().await), Some(Outcome::Expired));
 }
 
+/// Protocol R-CMD-6, R-CMD-7.
 #[tokio::test]
 async fn what_is_not_for_this_agent_or_makes_no_sense_is_refused_with_a_code() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,4 +6,5 @@ mod bed;
 mod delivery;
 mod faults;
 mod intake;
+mod past;
 mod room;

@@ -54,9 +54,9 @@ async fn on_a_full_disk_delivered_output_goes_before_its_tombstone_and_the_recor
     let dir = home.state.command(uid);
     let full = fill_tombstones(&home.state, command.expires_ms);
     let bury = || {
-        let one = Delivered { uid, id: 7, expires_ms: command.expires_ms };
+        let one = Delivered { uid, id: 7, generation: command.generation, expires_ms: command.expires_ms };
         match jobs::forget(home, vec![one]) {
-            Done::Forgot(_, done) => done,
+            Done::Forgot { failed, .. } => failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error)),
             other => panic!("{other:?}"),
         }
     };
@@ -87,6 +87,38 @@ async fn a_disk_that_was_full_is_tidied_up_without_a_restart() {
     until(|| names(&dir) == set(&["record", "wake"])).await;
     std::fs::remove_file(full).unwrap();
     until(|| !dir.exists()).await;
+}
+
+#[tokio::test]
+async fn one_command_that_cannot_be_forgotten_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let home = &bed.home;
+    let commands: Vec<_> = [0, 3_600_000, 0]
+        .into_iter()
+        .map(|more| Command { expires_ms: NOW + more, ..run(Uid::random(), more + 7) })
+        .collect();
+    let broken = home.state.tombstones().join(((NOW + 7_200_000) / 3_600_000).to_string());
+    std::fs::create_dir(&broken).unwrap();
+    let mut delivered = Vec::new();
+    for command in &commands {
+        prepare(&home.state, command, b"output");
+        let uid = Uid::from_wire(&command.uid).unwrap();
+        delivered.push(Delivered {
+            uid,
+            id: command.id,
+            generation: command.generation,
+            expires_ms: command.expires_ms,
+        });
+    }
+    let uids: Vec<_> = delivered.iter().map(|one| one.uid).collect();
+    let Done::Forgot { gone, failed } = jobs::forget(home, delivered) else { panic!("not forgotten") };
+    assert_eq!(gone, [uids[0], uids[2]]);
+    assert_eq!(failed.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [uids[1]]);
+    let dirs: Vec<_> = uids.iter().map(|uid| home.state.command(*uid).exists()).collect();
+    assert_eq!(dirs, [false, true, false]);
+    let origin = home.tombstones.get(uids[0]).unwrap().and_then(|stone| stone.origin).unwrap();
+    assert_eq!((origin.generation, origin.operation.as_str()), (commands[0].generation, "command.run"));
 }
 
 #[tokio::test]

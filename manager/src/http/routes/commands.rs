@@ -18,7 +18,7 @@ use crate::http::convert::commands as convert;
 use crate::http::extract::{Authenticated, IdempotencyKey, Json, OptionalJson, PathParts};
 use crate::http::problem::Refusal;
 use crate::http::query::{Words, read};
-use crate::service::{Caller, Service};
+use crate::service::{Caller, CommandList, Service};
 
 /// Starts a command on one agent.
 ///
@@ -144,8 +144,8 @@ async fn page(
         limit,
     };
     words.finish()?;
-    let views = service.commands(caller, filter).await?;
-    let next = views.get(limit - 1).map(|view| view.command.id.to_string());
+    let CommandList { views, next } = service.commands(caller, filter).await?;
+    let next = next.map(|id| id.to_string());
     Ok(Body(Page { items: views.into_iter().map(convert::command).collect(), next }))
 }
 

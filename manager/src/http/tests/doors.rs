@@ -8,12 +8,12 @@ use common::shutdown::{Shutdown, Tasks};
 use common::tls::{self, MANAGER_DNS, ServerName, TlsConnector};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::house::House;
 use crate::http::connection::{Connections, HEAD, serve};
 use crate::http::gate::Door;
+use crate::http::stall::{STALL, Unstalled};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -70,7 +70,7 @@ async fn garbage_and_silence_do_not_keep_others_out() {
 #[tokio::test]
 async fn a_full_house_refuses_and_has_room_again() {
     let house = House::new().await;
-    let bound = house.open_for(1).await;
+    let bound = house.open_for(1, 10).await;
     let mut first = secure(&house, bound.api).await;
     let mut second = TcpStream::connect(bound.api).await.unwrap();
     let closed = timeout(SOON, second.read(&mut [0; 1])).await.unwrap();
@@ -89,6 +89,61 @@ async fn a_full_house_refuses_and_has_room_again() {
         }
     });
     served.await.unwrap();
+}
+
+/// Waits until a connection was closed without a word.
+async fn refused(api: std::net::SocketAddr) {
+    let mut socket = TcpStream::connect(api).await.unwrap();
+    let closed = timeout(SOON, socket.read(&mut [0; 1])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_full_port_leaves_the_local_socket_open() {
+    let house = House::new().await;
+    let bound = house.open_for(1, 10).await;
+    let _silent = secure(&house, bound.api).await;
+    refused(bound.api).await;
+    let socket = bound.socket.unwrap();
+    for _ in 0..3 {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        let answer = exchange(&mut stream, "GET /tokens HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn one_address_gets_its_share_and_no_more() {
+    let house = House::new().await;
+    let bound = house.open_for(100, 2).await;
+    let mut first = secure(&house, bound.api).await;
+    let _second = secure(&house, bound.api).await;
+    refused(bound.api).await;
+    // Loopback counts like any other address; another one still gets in.
+    let elsewhere = tokio::net::TcpSocket::new_v4().unwrap();
+    elsewhere.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut other = elsewhere.connect(bound.api).await.unwrap();
+    let answer = exchange(&mut other, "GET / HTTP/1.1\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(exchange(&mut first, &get("/healthz", "")).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stops_reading_is_cut_off() {
+    let (mut near, far) = duplex(1024);
+    let app = Router::new().fallback(async || vec![b'x'; 10 * 1024 * 1024]);
+    let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+    let connections = Connections { app, shutdown, tasks: tasks.clone() };
+    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    tasks.spawn("connection", async move {
+        serve(Unstalled::new(far), Door::Local { uid: 0 }, connections).await;
+        ended.send(Instant::now()).unwrap();
+    });
+    let began = Instant::now();
+    near.write_all(b"GET / HTTP/1.1\r\nhost: m\r\n\r\n").await.unwrap();
+    near.read_exact(&mut [0; 12]).await.unwrap();
+    let after = timeout(10 * STALL, has_ended).await.unwrap().unwrap() - began;
+    assert!((STALL..2 * STALL).contains(&after), "{after:?}");
 }
 
 #[tokio::test]
@@ -145,8 +200,7 @@ async fn stopping_answers_who_waits_and_closes_who_is_idle() {
 async fn until_closed(words: &[u8]) -> (String, Duration) {
     let (mut near, far) = duplex(64 * 1024);
     let (tasks, app) = (Tasks::new(), Router::new().fallback(async || "here"));
-    let permits = Arc::new(Semaphore::new(1));
-    let connections = Connections { app, permits, shutdown: Shutdown::new(), tasks: tasks.clone() };
+    let connections = Connections { app, shutdown: Shutdown::new(), tasks: tasks.clone() };
     tasks.spawn("connection", serve(far, Door::Local { uid: 0 }, connections));
     let began = Instant::now();
     near.write_all(words).await.unwrap();

@@ -128,10 +128,10 @@ impl House {
 
     /// Opens both doors.
     pub(super) async fn open(&self) -> Bound {
-        self.open_for(100).await
+        self.open_for(100, 100).await
     }
 
-    pub(super) async fn open_for(&self, max_connections: usize) -> Bound {
+    pub(super) async fn open_for(&self, max_connections: usize, max_connections_per_address: usize) -> Bound {
         let issued = self.authority.issue_manager(&"m1".parse().unwrap(), &[]).unwrap();
         let chain = tls::chain_from_pem(issued.chain_pem.as_bytes()).unwrap();
         let key = tls::key_from_pem(issued.key_pem.as_bytes()).unwrap();
@@ -139,6 +139,7 @@ impl House {
             listen: ([127, 0, 0, 1], 0).into(),
             socket: Some(self.folder.path().join("api.sock")),
             max_connections,
+            max_connections_per_address,
         };
         let tls = tls::api_server(chain, key).unwrap();
         http::serve(config, self.service.clone(), tls, &self.shutdown, &self.tasks).await.unwrap()

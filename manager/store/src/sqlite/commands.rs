@@ -14,7 +14,11 @@ use super::rows::{self, COLUMNS, TABLES};
 use super::writer::Tx;
 use super::{audit, events};
 use crate::error::StoreError;
-use crate::types::{Actor, Cancel, CancelAnswer, Command, CommandFilter, Evidence, Millis, PhaseCounts};
+use crate::types::{Actor, Cancel, CancelAnswer, Command, CommandFilter, CommandPage, Evidence, Millis, PhaseCounts};
+
+/// Characters of requests and ends in one page of a list: a thousand usual ones, or eight of the largest that fit into
+/// a frame. Whoever lists goes on behind the cursor, so a caller cannot make the manager hold gigabytes.
+const PAGE_WEIGHT: u64 = 8 * 1024 * 1024;
 
 impl Database {
     /// Finds a command.
@@ -29,7 +33,7 @@ impl Database {
     }
 
     /// Lists commands, newest first.
-    pub(crate) async fn commands(&self, filter: CommandFilter) -> Result<Vec<Command>, StoreError> {
+    pub(crate) async fn commands(&self, filter: CommandFilter) -> Result<CommandPage, StoreError> {
         self.read(move |connection| list(connection, &filter)).await
     }
 
@@ -88,15 +92,39 @@ fn find(connection: &Connection, column: &str, key: Value) -> Result<Option<Comm
 }
 
 /// Lists by the bearers that a name ever had, one index walk for each, so that a long history is never sorted.
-fn list(connection: &Connection, filter: &CommandFilter) -> Result<Vec<Command>, StoreError> {
-    let Some(agent) = &filter.agent else { return page(connection, filter, None) };
-    let mut commands = Vec::new();
-    for generation in generations(connection, agent)? {
-        commands.extend(page(connection, filter, Some(generation))?);
+fn list(connection: &Connection, filter: &CommandFilter) -> Result<CommandPage, StoreError> {
+    // One snapshot: a row is shown as it was when it was found.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut ids = Vec::new();
+    match &filter.agent {
+        Some(agent) => {
+            for generation in generations(&snapshot, agent)? {
+                ids.extend(matching(&snapshot, filter, Some(generation))?);
+            }
+            ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+            ids.truncate(filter.limit);
+        }
+        None => ids = matching(&snapshot, filter, None)?,
     }
-    commands.sort_by_key(|command| std::cmp::Reverse(command.id));
-    commands.truncate(filter.limit);
-    Ok(commands)
+    let mut page = CommandPage { commands: Vec::with_capacity(ids.len()), next: None };
+    let mut weight = 0;
+    let full = ids.len() >= filter.limit;
+    let mut statement = snapshot.prepare_cached(&format!(
+        "SELECT {COLUMNS}, COALESCE(length(c.request), length(j.request), 0) + COALESCE(length(c.end), 0)
+             + COALESCE(length(c.stream_ends), 0) AS weight
+         FROM {TABLES} WHERE c.id = ?1"
+    ))?;
+    let last = ids.last().copied();
+    for id in ids {
+        let (found, more) = statement.query_row([id], |row| Ok((rows::read(row), row.get::<_, i64>("weight")?)))?;
+        page.commands.push(found?.complete(&snapshot)?);
+        weight += uint(more);
+        if full && last == Some(id) || weight >= PAGE_WEIGHT && last != Some(id) {
+            page.next = Some(CommandId(uint(id)));
+            break;
+        }
+    }
+    Ok(page)
 }
 
 fn generations(connection: &Connection, name: &Name) -> Result<Vec<i64>, StoreError> {
@@ -105,7 +133,8 @@ fn generations(connection: &Connection, name: &Name) -> Result<Vec<i64>, StoreEr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn page(connection: &Connection, filter: &CommandFilter, agent: Option<i64>) -> Result<Vec<Command>, StoreError> {
+/// The ids of one page, or of one bearer's part of it.
+fn matching(connection: &Connection, filter: &CommandFilter, agent: Option<i64>) -> Result<Vec<i64>, StoreError> {
     let mut conditions = String::from("1");
     let mut values = Vec::new();
     let mut add = |condition: &str, value: Value| {
@@ -131,15 +160,10 @@ fn page(connection: &Connection, filter: &CommandFilter, agent: Option<i64>) -> 
     }
     values.push(Value::Integer(sql_limit(filter.limit)));
     let limit = values.len();
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM {TABLES} WHERE {conditions} ORDER BY c.id DESC LIMIT ?{limit}"
-    ))?;
-    let mut found = Vec::new();
-    let mut all = statement.query(params_from_iter(values))?;
-    while let Some(row) = all.next()? {
-        found.push(rows::read(row)?);
-    }
-    found.into_iter().map(|found| found.complete(connection)).collect()
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT c.id FROM commands c WHERE {conditions} ORDER BY c.id DESC LIMIT ?{limit}"))?;
+    let ids = statement.query_map(params_from_iter(values), |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 fn cancel(

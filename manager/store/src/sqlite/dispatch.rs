@@ -162,7 +162,8 @@ fn cancels(tx: &Tx<'_>, asking: &Asking, limit: usize, generation: Generation) -
     Ok(due)
 }
 
-/// Commands that were never sent, and those whose sending was not answered. Each is recorded as sent here.
+/// Commands that were never sent, and those whose sending was not answered. Each is recorded as sent here (protocol
+/// R-CMD-1), and none whose cancel is wished is among them (R-CMD-8).
 fn sends(tx: &Tx<'_>, asking: &Asking, limit: usize) -> Result<Vec<Due>, StoreError> {
     let mut commands = Vec::new();
     {

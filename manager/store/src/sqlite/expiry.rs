@@ -1,4 +1,5 @@
-//! What the manager ends by itself as time passes: commands that were never sent, and those of agents that are gone.
+//! What the manager ends by itself as time passes: commands that were never sent, and those of agents that are gone for
+//! long enough (protocol R-CMD-9).
 
 use std::time::Duration;
 

@@ -89,7 +89,7 @@ pub(super) fn identity(connection: &Connection) -> Result<Identity, StoreError> 
 }
 
 /// Reads the position.
-fn position(connection: &Connection) -> Result<Position, StoreError> {
+pub(super) fn position(connection: &Connection) -> Result<Position, StoreError> {
     let position: i64 = connection.query_row("SELECT position FROM meta WHERE id = 1", [], |row| row.get(0))?;
     Ok(Position { position: StorePosition(uint(position)), last_event: counter(connection, "events")? })
 }
@@ -121,6 +121,27 @@ pub(super) fn remember_incarnation(
         .prepare_cached("INSERT INTO incarnations (incarnation, began_at) VALUES (?1, ?2)")?
         .execute(params![int(incarnation.0, "incarnation")?, int(now, "time")?])?;
     Ok(())
+}
+
+/// Writes down which ids of commands a life of the store skips: those above the first, up to the second.
+pub(super) fn remember_skipped(
+    connection: &Connection,
+    incarnation: Incarnation,
+    (above, to): (u64, u64),
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE incarnations SET ids_above = ?2, ids_to = ?3 WHERE incarnation = ?1")?
+        .execute(params![int(incarnation.0, "incarnation")?, int(above, "id")?, int(to, "id")?])?;
+    Ok(())
+}
+
+/// Tells whether an id of a command is one that this store skipped, in any of its lives.
+pub(super) fn skipped(connection: &Connection, id: i64) -> Result<bool, StoreError> {
+    let found: Option<i64> = connection
+        .prepare_cached("SELECT 1 FROM incarnations WHERE ids_above < ?1 AND ids_to >= ?1 LIMIT 1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(found.is_some())
 }
 
 /// Tells whether this store has lived under a number.

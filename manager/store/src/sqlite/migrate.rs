@@ -16,8 +16,14 @@ pub(super) struct Migration {
 }
 
 /// The schema of `paprika.db`.
-pub(super) const MAIN: &[Migration] =
-    &[Migration { version: 1, name: "start", sql: include_str!("../../migrations/sqlite/main/0001_start.sql") }];
+pub(super) const MAIN: &[Migration] = &[
+    Migration { version: 1, name: "start", sql: include_str!("../../migrations/sqlite/main/0001_start.sql") },
+    Migration {
+        version: 2,
+        name: "skipped_ids",
+        sql: include_str!("../../migrations/sqlite/main/0002_skipped_ids.sql"),
+    },
+];
 
 /// The schema of `output.db`.
 pub(super) const OUTPUT: &[Migration] =

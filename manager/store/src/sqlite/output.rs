@@ -1,6 +1,6 @@
 //! Bytes of commands: appended by offset, read by offset, never changed.
 //!
-//! Repeats are ignored, holes are refused, gaps that agents report are kept as gaps. Short writes join the last row of
+//! Repeats are ignored, holes are refused, gaps that agents report are kept as gaps, up to a number. Short writes join the last row of
 //! their stream, so that a program that writes by the line does not make a row for each.
 
 use std::collections::BTreeMap;
@@ -26,6 +26,9 @@ use crate::types::{Appended, Chunk, Gap, OutputRead, StreamEnd};
 const SHORT: usize = 8 * 1024;
 /// Bytes that are joined into one row at the most.
 const ROW: usize = 64 * 1024;
+/// Gaps that are kept of one stream; the rest of a stream with more is one gap. An honest agent cuts at a quota and
+/// loses a segment now and then; a row for every other byte would only fill the disk.
+const MAX_GAPS: usize = 1_000;
 
 /// Resolves when appended bytes are readable, with the new lengths of the streams in question.
 #[derive(Debug)]
@@ -82,6 +85,8 @@ struct End {
     /// Bytes up to `length` that are not written yet.
     pending: Vec<u8>,
     changed: bool,
+    /// How many gaps there are; beyond [`MAX_GAPS`] the last one takes everything that follows.
+    gaps: usize,
 }
 
 fn append(tx: &Tx<'_>, chunks: &[Chunk]) -> Result<Vec<Appended>, StoreError> {
@@ -118,7 +123,12 @@ fn load(tx: &Tx<'_>, (command, stream): (CommandId, StreamName)) -> Result<End, 
             })
         })
         .optional()?;
-    Ok(found.unwrap_or_default())
+    let Some(mut end) = found else { return Ok(End::default()) };
+    let gaps: i64 = tx
+        .prepare("SELECT count(*) FROM gaps WHERE command = ?1 AND stream = ?2")?
+        .query_row(params![int(command.0, "id")?, stream_code(stream)], |row| row.get(0))?;
+    end.gaps = usize::try_from(gaps).unwrap_or(usize::MAX);
+    Ok(end)
 }
 
 fn save(tx: &Tx<'_>, (command, stream): (CommandId, StreamName), end: &End) -> Result<(), StoreError> {
@@ -141,20 +151,14 @@ fn add(tx: &Tx<'_>, key: (CommandId, StreamName), end: &mut End, chunk: &Chunk) 
         return Err(StoreError::Hole { command: chunk.command, expected: end.length });
     }
     let known = end.length - chunk.offset;
-    if chunk.gap > 0 {
-        let until = chunk.offset.checked_add(chunk.gap).ok_or(StoreError::OutOfRange { field: "gap" })?;
+    if chunk.gap > 0 || end.gaps > MAX_GAPS {
+        let length = chunk.gap.max(chunk.data.len() as u64);
+        let until = chunk.offset.checked_add(length).ok_or(StoreError::OutOfRange { field: "gap" })?;
         int(until, "gap")?;
         if until > end.length {
             flush(tx, key, end)?;
-            tx.prepare("INSERT INTO gaps (command, stream, start, length) VALUES (?1, ?2, ?3, ?4)")?.execute(
-                params![
-                    int(key.0.0, "id")?,
-                    stream_code(key.1),
-                    int(end.length, "offset")?,
-                    int(until - end.length, "gap")?,
-                ],
-            )?;
-            *end = End { length: until, changed: true, ..End::default() };
+            let gaps = add_gap(tx, key, end, until)?;
+            *end = End { length: until, changed: true, gaps, ..End::default() };
         }
         return Ok(());
     }
@@ -169,6 +173,35 @@ fn add(tx: &Tx<'_>, key: (CommandId, StreamName), end: &mut End, chunk: &Chunk) 
         }
     }
     Ok(())
+}
+
+/// Writes a gap from the end of a stream up to `until`; joined to the last one where they touch. Answers how many gaps
+/// there are now.
+fn add_gap(
+    tx: &Tx<'_>,
+    (command, stream): (CommandId, StreamName),
+    end: &End,
+    until: u64,
+) -> Result<usize, StoreError> {
+    let (id, stream) = (int(command.0, "id")?, stream_code(stream));
+    let (start, more) = (int(end.length, "offset")?, int(until - end.length, "gap")?);
+    if end.gaps > 0 {
+        let joined = tx
+            .prepare(
+                "UPDATE gaps SET length = length + ?4 WHERE command = ?1 AND stream = ?2 AND start + length = ?3
+                     AND start = (SELECT max(start) FROM gaps WHERE command = ?1 AND stream = ?2)",
+            )?
+            .execute(params![id, stream, start, more])?;
+        if joined > 0 {
+            return Ok(end.gaps);
+        }
+    }
+    tx.prepare("INSERT INTO gaps (command, stream, start, length) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![id, stream, start, more])?;
+    if end.gaps == MAX_GAPS {
+        tracing::warn!(command.id = command.0, "a stream has too many gaps; the rest of it is kept as one");
+    }
+    Ok(end.gaps + 1)
 }
 
 /// Writes the pending bytes: into the last row if they fit, else into a new one.

@@ -86,10 +86,14 @@ fn expect_generation(connection: &Connection, agent: &Name, generation: Generati
 
 /// Judges one thing that an agent holds. The offsets of `Continue` are still empty.
 fn judge(tx: &Tx<'_>, held: &Held, generation: Generation, journal: Uid, now: Millis) -> Result<Verdict, StoreError> {
-    if held.generation != generation {
+    // What is left of a command need not say for whom it was made; then only a row that is known here tells.
+    let unsaid = held.tombstone && held.generation.0 == 0;
+    if held.generation != generation && !unsaid {
         return Ok(Verdict::NotMine);
     }
-    let Some(mut standing) = moves::by_uid(tx.connection(), &held.uid)? else { return Ok(Verdict::Describe) };
+    let Some(mut standing) = moves::by_uid(tx.connection(), &held.uid)? else {
+        return Ok(if unsaid { Verdict::NotMine } else { Verdict::Describe });
+    };
     if standing.agent != generation.0 {
         return Ok(Verdict::NotMine);
     }
@@ -153,7 +157,7 @@ fn unlisted(
     Ok(missing)
 }
 
-/// Decides what becomes of a command that its agent does not hold; answers whether it ended.
+/// Decides what becomes of a command that its agent does not hold (protocol R-INV-5); answers whether it ended.
 fn settle(tx: &Tx<'_>, missing: &Missing, journal: Uid, now: Millis) -> Result<bool, StoreError> {
     let id = int(missing.id.0, "id")?;
     if missing.ended {

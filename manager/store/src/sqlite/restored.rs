@@ -16,8 +16,9 @@ use crate::types::{Actor, Identity, Import, Millis};
 
 /// How far counters jump: more than was given out between any backup and its restoration.
 const JUMP: u64 = 1_000_000;
-/// No store gets this far by itself; an agent that claims it would only wear out the counter.
-const FARTHEST: u64 = 1 << 53;
+/// How far one claim may push the position: more commits than a store makes in its whole life. A higher claim only says
+/// that the store is another one than the agent heard; its number is not used.
+const FARTHEST: u64 = 1 << 40;
 
 impl Database {
     /// Tells whether an agent has heard more of this store than it remembers itself.
@@ -41,8 +42,14 @@ impl Database {
     }
 
     /// Begins a new life of the store.
-    pub(crate) async fn declare_restored(&self, heard: StorePosition, now: Millis) -> Result<Identity, StoreError> {
-        self.write(move |tx| restore(tx, heard, now)).await
+    pub(crate) async fn declare_restored(
+        &self,
+        claimant: &Name,
+        heard: StorePosition,
+        now: Millis,
+    ) -> Result<Identity, StoreError> {
+        let claimant = claimant.clone();
+        self.write(move |tx| restore(tx, &claimant, heard, now)).await
     }
 
     /// Lets a command go that waits since the restoration.
@@ -68,13 +75,19 @@ impl Database {
     }
 }
 
-fn restore(tx: &Tx<'_>, heard: StorePosition, now: Millis) -> Result<Identity, StoreError> {
-    // Clamped, never refused: a position that somebody once claimed must not lock out those who heard it honestly.
-    let heard = StorePosition(heard.0.min(FARTHEST));
+fn restore(tx: &Tx<'_>, claimant: &Name, heard: StorePosition, now: Millis) -> Result<Identity, StoreError> {
     let before = meta::identity(tx.connection())?;
+    let ours = meta::position(tx.connection())?.position.0;
+    // Clamped, never refused: a position that somebody once claimed must not lock out those who heard it honestly.
+    let reached = heard.0.clamp(ours, ours.saturating_add(FARTHEST));
     let identity = Identity { incarnation: meta::draw_incarnation(now, before.incarnation.0), cluster: before.cluster };
-    tx.prepare("UPDATE meta SET incarnation = ?1, position = max(position, ?2) + ?3 WHERE id = 1")?
-        .execute(params![int(identity.incarnation.0, "incarnation")?, int(heard.0, "position")?, int(JUMP, "jump")?])?;
+    tx.prepare("UPDATE meta SET incarnation = ?1, position = ?2 WHERE id = 1")?.execute(params![
+        int(identity.incarnation.0, "incarnation")?,
+        int(reached.saturating_add(JUMP), "position")?
+    ])?;
+    meta::remember_incarnation(tx.connection(), identity.incarnation, now)?;
+    let last = meta::counter(tx.connection(), "commands")?;
+    meta::remember_skipped(tx.connection(), identity.incarnation, (last, last + JUMP))?;
     for table in ["agents", "commands", "jobs", "events"] {
         let next = int(meta::counter(tx.connection(), table)? + JUMP, "counter")?;
         let known = tx.prepare("UPDATE sqlite_sequence SET seq = ?2 WHERE name = ?1")?.execute(params![table, next])?;
@@ -89,16 +102,14 @@ fn restore(tx: &Tx<'_>, heard: StorePosition, now: Millis) -> Result<Identity, S
     .execute(params![int(JUMP, "jump")?, int(now, "time")?])?;
     let held =
         tx.prepare("UPDATE commands SET live = 2, waiting = 'restored' WHERE live = 1 AND phase = 0")?.execute([])?;
-    meta::remember_incarnation(tx.connection(), identity.incarnation, now)?;
-    note_restored(tx, &identity.incarnation, held, now)?;
+    let body = serde_json::json!({
+        "incarnation": identity.incarnation.0, "held": held, "claimed_by": claimant.as_str(), "heard": heard.0, "had": ours,
+    })
+    .to_string();
+    events::add(tx, now, "store.restored", events::Subject::default(), &body)?;
+    audit::done(tx, &agents::manager(), "store.restored", "store", &body, now)?;
     tx.become_identity(identity.clone());
     Ok(identity)
-}
-
-fn note_restored(tx: &Tx<'_>, incarnation: &Incarnation, held: usize, now: Millis) -> Result<(), StoreError> {
-    let body = format!(r#"{{"incarnation":{incarnation},"held":{held}}}"#);
-    events::add(tx, now, "store.restored", events::Subject::default(), &body)?;
-    audit::done(tx, &agents::manager(), "store.restored", "store", &body, now)
 }
 
 fn take_in(tx: &Tx<'_>, import: &Import, now: Millis) -> Result<CommandId, StoreError> {
@@ -121,12 +132,14 @@ fn take_in(tx: &Tx<'_>, import: &Import, now: Millis) -> Result<CommandId, Store
     Ok(id)
 }
 
-/// Keeps an id that nobody has. One ahead of the counter is not kept: an agent could move the counter to its end.
+/// Keeps the id that an agent names where that is sound: one that this store skipped when it began a new life, and that
+/// nobody has taken since. Every other id is either ahead of the counter, which an agent must not move, or was given out
+/// here: without its row it is that of a pruned command, perhaps of another agent, of which audit and events still speak.
 fn free_id(tx: &Tx<'_>, wanted: CommandId) -> Result<Option<i64>, StoreError> {
-    if wanted.0 == 0 || wanted.0 > meta::counter(tx.connection(), "commands")? {
+    let Ok(id) = i64::try_from(wanted.0) else { return Ok(None) };
+    if !meta::skipped(tx.connection(), id)? {
         return Ok(None);
     }
-    let id = int(wanted.0, "id")?;
     let taken: Option<i64> =
         tx.prepare("SELECT id FROM commands WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
     Ok(taken.is_none().then_some(id))
@@ -135,7 +148,8 @@ fn free_id(tx: &Tx<'_>, wanted: CommandId) -> Result<Option<i64>, StoreError> {
 fn insert(tx: &Tx<'_>, import: &Import, id: Option<i64>, now: Millis) -> Result<CommandId, StoreError> {
     let Uid(uid) = import.uid;
     // The agent's word about times is bounded: nothing was made in the future, and nothing is valid longer than we grant.
-    let created_at = import.created_at.min(now);
+    // Of a command that only has its end left, it may not be known at all.
+    let created_at = if import.created_at == 0 { now } else { import.created_at.min(now) };
     let longest = u64::try_from(common::limits::MAX_EXPIRY.as_millis()).unwrap_or(u64::MAX);
     let expires_at = import.expires_at.min(now.saturating_add(longest));
     let job = match import.job {

@@ -1,4 +1,4 @@
-//! Ends that agents report, and when an agent may forget.
+//! Ends that agents report, and when an agent may forget. The first end stands (protocol R-RES-5).
 
 use common::id::{CommandId, Name, Uid};
 use common::model::{Outcome, PhaseEvent};

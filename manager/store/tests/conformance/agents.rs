@@ -28,6 +28,7 @@ pub async fn lists_go_by_name_and_go_on_behind_a_cursor(home: &Home) {
     assert_eq!(rest.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["d"]);
 }
 
+/// Protocol R-CMD-9.
 pub async fn removal_frees_the_name_and_ends_what_was_open(home: &Home) {
     let running = home.in_phase("web1", Phase::Running).await;
     let queued = home.queued("web1").await;
@@ -70,6 +71,7 @@ pub async fn quarantine_lasts_until_it_is_lifted(home: &Home) {
     assert!(home.store.quarantine(&name("nobody"), "x", NOW).await.is_err());
 }
 
+/// Protocol R-SESSION-4.
 pub async fn sessions_count_up_and_only_the_newest_ends(home: &Home) {
     let (generation, first) = home.connected("web1").await;
     let second = home.store.agent_connected(connect("web1", generation), NOW + 1).await.unwrap();

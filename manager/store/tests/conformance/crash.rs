@@ -57,7 +57,7 @@ pub async fn what_was_answered_survives_a_kill(home: &Home) {
         assert!(new >= 3, "{point}: {new}");
 
         let store = Store::open(home.folder()).await.unwrap();
-        let all = store.commands(CommandFilter { limit: 1000, ..CommandFilter::default() }).await.unwrap();
+        let all = store.commands(CommandFilter { limit: 1000, ..CommandFilter::default() }).await.unwrap().commands;
         let stored: HashSet<CommandId> = all.iter().map(|command| command.id).collect();
         assert!(answered.is_subset(&stored), "{point}");
         // Whole: each has its event and its audit row, one more than the agent has.
@@ -84,10 +84,10 @@ async fn child() {
 pub async fn a_changed_schema_is_refused(home: &Home) {
     home.store.close().await;
     let file = rusqlite::Connection::open(home.folder().join("paprika.db")).unwrap();
-    file.execute("INSERT INTO migrations VALUES (2, 'later', x'00')", []).unwrap();
+    file.execute("INSERT INTO migrations VALUES (3, 'later', x'00')", []).unwrap();
     let newer = Store::open(home.folder()).await;
-    assert!(matches!(newer, Err(StoreError::NewerSchema { found: 2, known: 1, .. })));
-    file.execute_batch("DELETE FROM migrations WHERE version = 2; UPDATE migrations SET checksum = x'00'").unwrap();
+    assert!(matches!(newer, Err(StoreError::NewerSchema { found: 3, known: 2, .. })));
+    file.execute_batch("DELETE FROM migrations WHERE version = 3; UPDATE migrations SET checksum = x'00'").unwrap();
     let changed = Store::open(home.folder()).await;
     assert!(matches!(changed, Err(StoreError::ChangedMigration { version: 1, .. })));
     drop(file);

@@ -12,6 +12,7 @@ use crate::world::{
 
 const LOST_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Protocol R-CMD-1.
 pub async fn due_records_the_first_send_before_it_answers(home: &Home) {
     let (generation, _) = home.connected("a").await;
     let first = home.queued("a").await;
@@ -204,6 +205,7 @@ pub async fn queued_commands_expire_and_sent_ones_do_not(home: &Home) {
     assert_eq!(home.command(later.commands[0]).await.phase, Phase::Queued);
 }
 
+/// Protocol R-CMD-9.
 pub async fn agents_that_never_come_back_are_given_up(home: &Home) {
     let lost = home.in_phase("lost", Phase::Running).await;
     let here = home.in_phase("here", Phase::Running).await;

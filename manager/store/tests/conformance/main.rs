@@ -53,6 +53,7 @@ mod sqlite {
             a_key_belongs_to_its_caller_and_lasts_a_day,
             thousands_of_submits_at_once_are_all_there_once,
             lists_filter_and_go_on_behind_a_cursor,
+            a_page_of_large_commands_ends_early_and_the_next_goes_on,
             a_watch_and_the_events_wake_after_the_commit,
         }
         dispatch::{
@@ -92,6 +93,8 @@ mod sqlite {
             repeats_and_overlaps_are_ignored,
             a_hole_is_refused_and_nothing_of_the_call_stands,
             gaps_are_kept_and_read_as_gaps,
+            gaps_that_touch_are_one_row,
+            a_stream_keeps_a_thousand_gaps_and_is_one_gap_behind_them,
             many_short_writes_make_few_rows,
             streams_do_not_mix,
             a_lost_end_reads_as_a_gap,
@@ -110,6 +113,9 @@ mod sqlite {
             a_held_command_is_released_once,
             an_import_keeps_a_free_id_and_overwrites_nothing,
             an_import_cannot_move_the_counter,
+            an_import_keeps_no_id_that_was_ever_given_out_here,
+            what_an_older_copy_runs_ends_as_the_tombstone_of_its_agent_says,
+            a_tombstone_that_nobody_knows_is_described_only_when_it_says_whose_it_is,
             an_absurd_position_cannot_lock_out_those_who_heard_it,
             a_backup_opens_as_a_store,
             revocations_outlive_a_restored_backup,

@@ -51,6 +51,7 @@ pub async fn bytes_come_back_from_every_offset(home: &Home) {
     assert_eq!(home.store.stored_lengths(id).await.unwrap(), [(StreamName::Stdout, 300_000)]);
 }
 
+/// Protocol R-OUT-1.
 pub async fn repeats_and_overlaps_are_ignored(home: &Home) {
     let id = home.in_phase("a", Phase::Running).await.id;
     assert_eq!(home.write(id, 0, b"hello").await.unwrap(), 5);
@@ -61,6 +62,7 @@ pub async fn repeats_and_overlaps_are_ignored(home: &Home) {
     assert_eq!(whole(home, id, 100).await, (b"hello, world".to_vec(), 0));
 }
 
+/// Protocol R-OUT-2.
 pub async fn a_hole_is_refused_and_nothing_of_the_call_stands(home: &Home) {
     let id = home.in_phase("a", Phase::Running).await.id;
     home.write(id, 0, b"abc").await.unwrap();
@@ -71,6 +73,7 @@ pub async fn a_hole_is_refused_and_nothing_of_the_call_stands(home: &Home) {
     assert!(home.store.append_output(vec![gap(id, 9, 5)]).unwrap().await.is_err());
 }
 
+/// Protocol R-OUT-3.
 pub async fn gaps_are_kept_and_read_as_gaps(home: &Home) {
     let id = home.in_phase("a", Phase::Running).await.id;
     let call = vec![chunk(id, 0, b"head"), gap(id, 4, 10), gap(id, 14, 6), chunk(id, 20, b"tail"), gap(id, 24, 1)];
@@ -88,6 +91,41 @@ pub async fn gaps_are_kept_and_read_as_gaps(home: &Home) {
     assert_eq!(inside, OutputRead::Gap(Gap { offset: 7, length: 13 }));
     let stream = home.command(id).await.streams[0].clone();
     assert_eq!(stream.gaps, [Gap { offset: 4, length: 16 }, Gap { offset: 24, length: 6 }]);
+}
+
+pub async fn gaps_that_touch_are_one_row(home: &Home) {
+    let id = home.in_phase("a", Phase::Running).await.id;
+    for start in 0..100 {
+        home.store.append_output(vec![gap(id, start * 2, 1), gap(id, start * 2 + 1, 1)]).unwrap().await.unwrap();
+    }
+    home.write(id, 200, b"tail").await.unwrap();
+    assert_eq!(whole(home, id, 100).await.1, 200);
+    assert_eq!(gap_rows(home), 1);
+}
+
+pub async fn a_stream_keeps_a_thousand_gaps_and_is_one_gap_behind_them(home: &Home) {
+    const MOST: u64 = 1_000;
+    let id = home.in_phase("a", Phase::Running).await.id;
+    // A byte behind each gap, so that none touches the next.
+    let pairs = |from: u64, count: u64| -> Vec<Chunk> {
+        (from..from + count).flat_map(|number| [gap(id, number * 2, 1), chunk(id, number * 2 + 1, b"x")]).collect()
+    };
+    home.store.append_output(pairs(0, MOST)).unwrap().await.unwrap();
+    assert_eq!((whole(home, id, 100).await.1, gap_rows(home)), (MOST, MOST));
+    home.store.append_output(pairs(MOST, 5)).unwrap().await.unwrap();
+    // Also in the appends that follow, and for repeats of what is stored.
+    home.store.append_output(pairs(MOST + 4, 6)).unwrap().await.unwrap();
+    assert_eq!(gap_rows(home), MOST + 1);
+    let (bytes, lost) = whole(home, id, 100).await;
+    assert_eq!((bytes.len() as u64, lost), ((MOST + 10) * 2, MOST + 20));
+    let stream = home.command(id).await.streams[0].clone();
+    assert_eq!(stream.gaps.last(), Some(&Gap { offset: MOST * 2, length: 20 }));
+}
+
+fn gap_rows(home: &Home) -> u64 {
+    let file = rusqlite::Connection::open(home.folder().join("output.db")).unwrap();
+    let rows: i64 = file.query_row("SELECT count(*) FROM gaps", [], |row| row.get(0)).unwrap();
+    u64::try_from(rows).unwrap()
 }
 
 pub async fn many_short_writes_make_few_rows(home: &Home) {

@@ -76,6 +76,7 @@ stopping    stopping  stopping  stopping  stopping  stopping  stopping \n";
     assert!(matches!(fenced, Err(StoreError::Fenced(_))));
 }
 
+/// Protocol R-INV-5.
 pub async fn what_is_not_listed_is_settled_by_its_journal(home: &Home) {
     let sent = home.in_phase("a", Phase::Dispatched).await;
     let wished = home.in_phase("a", Phase::Dispatched).await;

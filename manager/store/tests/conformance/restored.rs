@@ -1,11 +1,15 @@
 //! Stores that came back from a backup.
 
-use common::id::{CommandId, JobId, StorePosition, Uid};
-use common::model::{Outcome, Phase};
-use store::types::{HeldPhase, Import, NewToken, Scope};
+use std::time::Duration;
+
+use common::id::{CommandId, Generation, JobId, StorePosition, Uid};
+use common::model::{Outcome, Phase, StreamName};
+use store::types::{Gap, Held, HeldPhase, Import, NewToken, Retention, Scope, Verdict};
 use store::{Store, StoreError};
 
-use crate::world::{HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, kinds, name, only, request, submit};
+use crate::world::{
+    HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, held, kinds, listed, name, only, request, submit,
+};
 
 fn import(home_generation: common::id::Generation, uid: u8, id: u64) -> Import {
     Import {
@@ -19,6 +23,7 @@ fn import(home_generation: common::id::Generation, uid: u8, id: u64) -> Import {
         created_at: NOW,
         expires_at: NOW + HOUR,
         phase: HeldPhase::Running,
+        tombstone: false,
         journal: JOURNAL,
     }
 }
@@ -29,7 +34,7 @@ pub async fn a_new_life_jumps_ahead_and_holds_what_was_queued(home: &Home) {
     let before = home.store.identity();
     let events = home.store.position().last_event;
     let heard = StorePosition(home.store.position().position.0 + 500);
-    let identity = home.store.declare_restored(heard, NOW).await.unwrap();
+    let identity = home.store.declare_restored(&name("a"), heard, NOW).await.unwrap();
     assert_eq!(identity, home.store.identity());
     assert_eq!(identity.cluster, before.cluster);
     assert!(identity.incarnation > before.incarnation);
@@ -68,7 +73,7 @@ pub async fn an_agent_that_heard_more_shows_that_the_store_is_a_copy(home: &Home
     }
     assert!(restored.position().position > heard);
     assert!(restored.is_behind(generation, life, heard).await.unwrap());
-    let new = restored.declare_restored(heard, NOW).await.unwrap();
+    let new = restored.declare_restored(&name("a"), heard, NOW).await.unwrap();
     // Told once, nobody is behind any more, whichever life they heard of last.
     assert!(!restored.is_behind(generation, life, heard).await.unwrap());
     restored.agent_connected(connect("a", generation), NOW).await.unwrap();
@@ -84,7 +89,7 @@ pub async fn a_held_command_is_released_once(home: &Home) {
     let queued = home.in_phase("a", Phase::Queued).await;
     let known_there = home.in_phase("a", Phase::Queued).await;
     assert!(matches!(home.store.release_restored(queued.id, &admin(), NOW).await, Err(StoreError::Conflict { .. })));
-    home.store.declare_restored(StorePosition(0), NOW).await.unwrap();
+    home.store.declare_restored(&name("a"), StorePosition(0), NOW).await.unwrap();
     home.store.release_restored(queued.id, &admin(), NOW).await.unwrap();
     assert!(home.store.release_restored(queued.id, &admin(), NOW).await.is_err());
     assert!(home.store.release_restored(CommandId(1 << 40), &admin(), NOW).await.is_err());
@@ -97,7 +102,7 @@ pub async fn a_held_command_is_released_once(home: &Home) {
 pub async fn an_import_keeps_a_free_id_and_overwrites_nothing(home: &Home) {
     let known = home.in_phase("a", Phase::Running).await;
     let generation = known.generation;
-    home.store.declare_restored(StorePosition(10), NOW).await.unwrap();
+    home.store.declare_restored(&name("a"), StorePosition(10), NOW).await.unwrap();
     let kept = home.store.import(import(generation, 1, known.id.0 + 5), NOW).await.unwrap();
     assert_eq!(kept, CommandId(known.id.0 + 5));
     let command = home.command(kept).await;
@@ -128,13 +133,87 @@ pub async fn an_import_cannot_move_the_counter(home: &Home) {
     assert!(matches!(home.store.import(steal, NOW).await, Err(StoreError::NotMine)));
 }
 
+pub async fn an_import_keeps_no_id_that_was_ever_given_out_here(home: &Home) {
+    let gone = home.in_phase("a", Phase::Running).await;
+    let generation = gone.generation;
+    home.store.result(&gone.uid, &name("a"), ended(Outcome::Succeeded, &[]), NOW).await.unwrap();
+    let last = home.queued("a").await;
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let retention = Retention { commands: week, events: week, audit: None };
+    assert_eq!(home.store.prune(retention, NOW + 8 * 24 * HOUR).await.unwrap().commands, 1);
+    // Free, and yet the audit speaks of it; ids of the present counting are those of commands to come.
+    let moved = home.store.import(import(generation, 1, gone.id.0), NOW).await.unwrap();
+    assert_eq!(moved, CommandId(last.0 + 1));
+    home.store.declare_restored(&name("a"), StorePosition(10), NOW).await.unwrap();
+    assert_ne!(home.store.import(import(generation, 2, gone.id.0), NOW).await.unwrap(), gone.id);
+    // The first and the last that were skipped.
+    for (uid, id) in [(3, moved.0 + 1), (4, moved.0 + 1_000_000)] {
+        assert_eq!(home.store.import(import(generation, uid, id), NOW).await.unwrap(), CommandId(id));
+    }
+    let beyond = moved.0 + 1_000_001;
+    let next = home.queued("a").await;
+    assert!(next.0 > beyond);
+    assert!(home.store.import(import(generation, 5, next.0 + 100), NOW).await.unwrap().0 == next.0 + 1);
+    // Still so after a restart: agents come back when they can.
+    let again = home.reopened().await;
+    assert_eq!(again.import(import(generation, 6, moved.0 + 7), NOW).await.unwrap(), CommandId(moved.0 + 7));
+    again.close().await;
+}
+
+pub async fn what_an_older_copy_runs_ends_as_the_tombstone_of_its_agent_says(home: &Home) {
+    let running = home.in_phase("a", Phase::Running).await;
+    let generation = running.generation;
+    home.write(running.id, 0, b"abc").await.unwrap();
+    let copy = home.folder().join("copy");
+    home.store.backup(&copy).await.unwrap();
+    let restored = Store::open(&copy).await.unwrap();
+    restored.declare_restored(&name("a"), home.store.position().position, NOW).await.unwrap();
+    restored.agent_connected(connect("a", generation), NOW).await.unwrap();
+    // An old tombstone does not say for whom the command was made.
+    for said in [generation, Generation(0)] {
+        let stone = Held { tombstone: true, ..held(running.uid, said, HeldPhase::Ended) };
+        let page = restored.reconcile_page(&name("a"), generation, JOURNAL, vec![stone], NOW).await.unwrap();
+        let from = vec![(StreamName::Stdout, 3)];
+        assert_eq!(page, [(running.uid, Verdict::Continue { command: running.id, from, cancel: None })]);
+    }
+    let names = listed(&[running.uid]);
+    assert_eq!(restored.reconcile_finish(&name("a"), generation, JOURNAL, names, NOW).await.unwrap(), []);
+    let reported = ended(Outcome::Failed, &[(StreamName::Stdout, 9)]);
+    restored.result(&running.uid, &name("a"), reported, NOW).await.unwrap();
+    let row = restored.command(running.id).await.unwrap().unwrap();
+    assert_eq!((row.phase, row.end.unwrap().error), (Phase::Failed, None));
+    let stdout = &row.streams[0];
+    assert_eq!((stdout.length, stdout.end, &stdout.gaps), (9, true, &vec![Gap { offset: 3, length: 6 }]));
+    restored.close().await;
+}
+
+pub async fn a_tombstone_that_nobody_knows_is_described_only_when_it_says_whose_it_is(home: &Home) {
+    let (generation, _) = home.connected("a").await;
+    for (said, expected) in [(generation, Verdict::Describe), (Generation(0), Verdict::NotMine)] {
+        let stone = Held { tombstone: true, ..held(Uid([5; 16]), said, HeldPhase::Ended) };
+        let page = home.store.reconcile_page(&name("a"), generation, JOURNAL, vec![stone], NOW).await.unwrap();
+        assert_eq!(page, [(Uid([5; 16]), expected)]);
+    }
+}
+
 pub async fn an_absurd_position_cannot_lock_out_those_who_heard_it(home: &Home) {
+    const FARTHEST: u64 = 1 << 40;
+    let ours = home.store.position().position.0;
+    home.store.declare_restored(&name("a"), StorePosition(ours + FARTHEST), NOW).await.unwrap();
+    assert_eq!(home.store.position().position.0, ours + FARTHEST + 1_000_000 + 1, "the farthest that is believed");
     for heard in [(1 << 53) + 1, i64::MAX as u64, u64::MAX] {
         let before = home.store.identity();
-        let after = home.store.declare_restored(StorePosition(heard), NOW).await.unwrap();
+        let ours = home.store.position().position.0;
+        let after = home.store.declare_restored(&name("a"), StorePosition(heard), NOW).await.unwrap();
         assert!(after.incarnation > before.incarnation);
-        assert!(home.store.position().position.0 < 1 << 54, "what was claimed is bounded, so counters never run out");
+        let now = home.store.position().position.0;
+        assert_eq!(now, ours + FARTHEST + 1_000_000 + 1, "one claim pushes only so far");
     }
+    // Whoever claimed it can be found.
+    let rows = home.store.audit_rows(0, 100).await.unwrap();
+    let claim = rows.iter().rfind(|row| row.action == "store.restored").unwrap();
+    let details: serde_json::Value = serde_json::from_str(&claim.details).unwrap();
+    assert_eq!((details["claimed_by"].as_str(), details["heard"].as_u64()), (Some("a"), Some(u64::MAX)));
 }
 
 pub async fn a_backup_opens_as_a_store(home: &Home) {

@@ -36,6 +36,7 @@ pub async fn an_end_before_any_other_news_is_taken(home: &Home) {
     assert!(home.command(queued.id).await.first_sent_at.is_some());
 }
 
+/// Protocol R-RES-5.
 pub async fn a_late_end_is_evidence_and_the_phase_stays(home: &Home) {
     let command = home.in_phase("a", Phase::Running).await;
     let agent = home.store.agent(&name("a")).await.unwrap().unwrap();
