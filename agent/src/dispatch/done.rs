@@ -260,7 +260,10 @@ impl Dispatcher {
                 entry.watched = false;
                 entry.adoptions = 0;
                 entry.shim = Shim::Again;
-                if self.clock.is_certain() {
+                if entry.generation != self.generation {
+                    // The certificate is another one than when this was accepted: the host has a new bearer's name.
+                    self.never_start(uid);
+                } else if self.clock.is_certain() {
                     self.proceed(uid);
                 } else {
                     entry.step = Step::Accepted;

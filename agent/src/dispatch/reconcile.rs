@@ -122,15 +122,21 @@ impl Dispatcher {
         let Some(entry) = self.table.get_mut(uid) else { return self.past_over(uid) };
         entry.acked = true;
         if matches!(entry.step, Step::Accepted) {
-            entry.cancel = Some(Cancel {
-                by: "agent".to_owned(),
-                reason: "it was made for another bearer of this agent's name".to_owned(),
-                grace_ms: 0,
-            });
-            self.settle(uid);
+            self.never_start(uid);
         } else {
             self.forget_if_possible(uid);
         }
+    }
+
+    /// Ends a command that was not started and that this bearer of the name must not start (protocol R-INV-3).
+    pub(super) fn never_start(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid) else { return };
+        entry.cancel = Some(Cancel {
+            by: "agent".to_owned(),
+            reason: "it was made for another bearer of this agent's name".to_owned(),
+            grace_ms: 0,
+        });
+        self.settle(uid);
     }
 }
 

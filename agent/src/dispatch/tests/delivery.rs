@@ -6,9 +6,9 @@ use common::id::Uid;
 use common::model::{Outcome, StreamName};
 use common::wire::frame::Body;
 use common::wire::reconcile_item::Action;
-use common::wire::{CommandPhase, OutputCredit, Reconcile, ReconcileItem, ResultAck, StreamLength};
+use common::wire::{Command, CommandPhase, OutputCredit, Reconcile, ReconcileItem, ResultAck, StreamLength};
 
-use super::bed::{Bed, Manager, ping, prepare, put, run};
+use super::bed::{Bed, GENERATION, Manager, ping, prepare, put, run};
 use crate::commands::{RecordLock, Start, StateDir};
 
 /// Takes frames until the stream has ended, granting `step` bytes beyond what arrived; checks that no byte came
@@ -249,4 +249,24 @@ async fn a_store_in_another_life_is_told_the_past() {
     drop(manager);
     let (_, first) = bed.connect(2, 1 << 20).await;
     assert!(first.items.is_empty(), "once in each life");
+}
+
+/// Protocol R-INV-3: the host has a new bearer's name, and an old one's command that was never started stays so.
+#[tokio::test]
+async fn what_another_bearer_of_the_name_accepted_is_ended_without_a_shim() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let theirs = Command { generation: GENERATION - 1, ..run(Uid::random(), 7) };
+    let uid = put(&state, &theirs);
+    drop(state);
+    // A shim that cannot be started: an attempt would end the command as failed, with code `spawn`.
+    let bed = Bed::start(folder.path(), "/nowhere/shim").await;
+    let has_ended = |first: &common::wire::Inventory| {
+        first.items.iter().any(|item| item.uid == uid.to_wire() && item.phase() == CommandPhase::Ended)
+    };
+    let (mut manager, _) = bed.connect_until(1, has_ended).await;
+    manager.want(uid, Action::Continue).await;
+    let result = manager.result().await;
+    assert_eq!(Outcome::from_wire(result.outcome), Some(Outcome::Cancelled), "{result:?}");
+    assert!(result.cancel_reason.contains("another bearer"), "{result:?}");
 }
