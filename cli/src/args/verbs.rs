@@ -19,7 +19,7 @@ pub struct Start {
     /// Do not start it later than this from now; agents that are away get it until then [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub expires: Option<HumanDuration>,
-    /// Run it as this user
+    /// Run it as this user; not in this version, which refuses it
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
     /// Bound what it may take: memory=256M, cpu=50%, tasks=64, output=256M

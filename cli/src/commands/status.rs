@@ -33,7 +33,7 @@ fn text(status: &Status, address: &str, now: Time) -> String {
     for work in &status.background {
         let ran = work.last_run.map_or_else(|| "not yet".to_owned(), |at| ago(at, now));
         let result = work.last_result.as_deref().map(|result| format!(": {result}")).unwrap_or_default();
-        lines.push(("background", format!("{} {ran}{result}", work.name)));
+        lines.push(("background", format!("{} {ran}{result}", work.name.trim_start_matches("background."))));
     }
     card(&lines)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::error::Chain;
 use common::shutdown::{Shutdown, Tasks};
 use store::StoreError;
-use store::types::Retention;
+use store::types::{Pruned, Retention};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::metrics::LastRun;
@@ -53,7 +53,13 @@ pub fn run(service: &Service, rounds: Rounds, shutdown: &Shutdown, tasks: &Tasks
     let retention = service.clone();
     repeat("background.retention", RETENTION_EVERY, service, shutdown, tasks, move || {
         let service = retention.clone();
-        async move { service.store().prune(rounds.retention, service.now()).await.map(|pruned| format!("{pruned:?}")) }
+        async move {
+            let pruned = service.store().prune(rounds.retention, service.now()).await?;
+            let Pruned { commands, events, audit, keys, agents } = pruned;
+            Ok(format!(
+                "removed {commands} commands, {events} events, {audit} audit rows, {keys} keys, {agents} agents"
+            ))
+        }
     });
 }
 

@@ -36,7 +36,8 @@ impl Refusal {
     }
 
     pub(super) fn unauthenticated(hint: &str) -> Self {
-        let mut refusal = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Nobody is recognised").hint(hint);
+        let mut refusal =
+            Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "The token is not valid or missing").hint(hint);
         refusal.header = Some(Extra::Authenticate);
         refusal
     }
