@@ -172,6 +172,9 @@ async fn a_command_that_was_sent_and_not_accepted_is_never_sent_again() -> anyho
 async fn an_agent_that_hears_of_the_cancel_first_never_runs_the_command() -> anyhow::Result<()> {
     let mut house = House::start(options().agents(&["web1"]).proxied()).await?;
     let effects = Effects::create(house.folder().join("effects"))?;
+    // A first command shows that both sides have reconciled: nothing is sent before that.
+    let first = house.shell("web1", "true").await?.id;
+    house.finished(first).await?;
     // The command leaves the manager and reaches nobody.
     house.proxy()?.pause();
     let id = house.shell("web1", &effects.line("lost")).await?.id;
