@@ -158,7 +158,7 @@ mod tests {
             "paprika://",
             "paprika://c/agent/web1",
             "paprika://c/agent/web1/7/8",
-            "paprika://c/root/web1/7",
+            "paprika://c/chief/web1/7",
             "paprika://c/agent/web1/07",
             "paprika://c/agent/web1/+7",
             "paprika://c/agent/web1/-1",
