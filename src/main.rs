@@ -84,12 +84,17 @@ fn agent_line(args: &[OsString]) -> Option<&[OsString]> {
     const OPERATOR: [&str; 9] = ["show", "accept", "remove", "drain", "undrain", "cert", "help", "--help", "-h"];
     let (first, rest) = args.split_first()?;
     let is_operators = rest.iter().any(|word| OPERATOR.iter().any(|verb| word == verb));
-    let is_daemons_own = rest.first().is_some_and(|word| word == "shim" || word == "hold");
+    let is_daemons_own = rest.first().is_some_and(is_no_daemon);
     (first == "agent" && (is_daemons_own || !is_operators)).then_some(rest)
 }
 
+/// The agent's own words that do not start its daemon.
+fn is_no_daemon(word: &OsString) -> bool {
+    ["shim", "hold", "status"].iter().any(|own| word == own)
+}
+
 fn run_agent(line: &[OsString]) -> ExitCode {
-    let is_daemon = !line.first().is_some_and(|word| word == "shim" || word == "hold");
+    let is_daemon = !line.first().is_some_and(is_no_daemon);
     if is_daemon
         && let Ok(parent) = env::var(PARENT_VARIABLE)
         && let Err(error) = end_with_parent(&parent)
@@ -121,6 +126,8 @@ mod tests {
             ("agent shim /x/show", "shim /x/show"),
             ("agent shim show", "shim show"),
             ("agent hold", "hold"),
+            ("agent status --help", "status --help"),
+            ("agent status -o json --state-dir show", "status -o json --state-dir show"),
         ] {
             assert_eq!(line(text).map(|words| words.join(" ")).as_deref(), Some(rest), "{text}");
         }

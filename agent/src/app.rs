@@ -15,12 +15,16 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::clock::{ManagerClock, ManagerMemory, MemoryFiles, boot_ms};
+use crate::commands::kept::Kept;
+use crate::commands::reserve::Reserve;
 use crate::commands::tombstones::Tombstones;
 use crate::commands::{FileError, StateDir, StateDirError};
 use crate::config::{Address, AgentConfig, InvalidConfig};
 use crate::dispatch::{DispatchError, Dispatcher, Home, Parts};
+use crate::limits::OWN_DESCRIPTORS;
 use crate::link::{Credentials, CredentialsError, Supervisor};
-use crate::shim::{Base, ShimCommand};
+use crate::shim::{Base, ShimCommand, process};
+use crate::status::about::About;
 
 /// How long the parts may take to end; the dispatcher's own deadlines are shorter.
 const STOP: Duration = Duration::from_secs(10);
@@ -40,6 +44,9 @@ pub enum RunError {
     /// The memory of the past cannot be read: without it something could run twice.
     #[error("the tombstones cannot be read")]
     Tombstones(#[source] FileError),
+    /// What is kept of delivered commands cannot be listed.
+    #[error("the kept directories cannot be listed")]
+    Kept(#[source] FileError),
     /// The place for the commands' cgroups does not exist or cannot be used.
     #[error("the cgroup of the configuration cannot be used")]
     Cgroup(#[source] io::Error),
@@ -69,6 +76,7 @@ struct Loaded {
 /// When it cannot start, or its owner of commands cannot go on.
 pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError> {
     config.validate().map_err(RunError::Config)?;
+    let max_running = usize::try_from(config.max_running).unwrap_or(usize::MAX);
     let addresses: Vec<_> = config.managers.iter().filter_map(|text| Address::parse(text).ok()).collect();
     let mut loading = JoinSet::new();
     loading.spawn_blocking(move || load(&config));
@@ -92,6 +100,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError
     let parts = Parts {
         home: Arc::clone(&home),
         generation: identity.generation.0,
+        max_running,
         clock,
         memory: Arc::clone(&memory),
         sessions: attach,
@@ -122,6 +131,8 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError
 
 /// Everything that blocks at the start.
 fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
+    process::protect_from_oom();
+    make_room_for_descriptors(config.max_running);
     let credentials = Credentials::load(config).map_err(RunError::Credentials)?;
     let state = StateDir::open(&config.state_dir).map_err(RunError::StateDir)?;
     let files = MemoryFiles::new(state.path());
@@ -138,7 +149,25 @@ fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
     let mut clock = ManagerClock::new(&boot_id, saved);
     let tombstones = Tombstones::open(&state.tombstones(), clock.now(boot_ms())).map_err(RunError::Tombstones)?;
     let base = Base::discover(&config.cgroup, state.journal()).map_err(RunError::Cgroup)?;
+    let kept = Kept::open(state.path(), config.keep).map_err(RunError::Kept)?;
     let identity = &credentials.identity;
+    let about = About::of_this_process(About {
+        agent: identity.name.to_string(),
+        boot_id: boot_id.clone(),
+        isolation: base.isolation().to_owned(),
+        rung: base.rung().to_owned(),
+        cgroup: base.tree().map(|tree| tree.path.clone()),
+        controllers: base
+            .tree()
+            .map(|tree| tree.controllers.iter().map(|one| (one.name.clone(), one.folder.clone())).collect())
+            .unwrap_or_default(),
+        max_running: config.max_running,
+        reserve: config.reserve.0,
+        ..About::default()
+    });
+    if let Err(error) = about.write(state.path()) {
+        warn!(error = %error, "What this agent says of itself for `status` cannot be written");
+    }
     let hello = HelloParams {
         name: identity.name.clone(),
         cluster: identity.cluster.clone(),
@@ -151,7 +180,7 @@ fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
         labels: config.labels.clone(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         isolation: base.isolation().to_owned(),
-        capabilities: vec![capability::COMMAND_RUN.to_owned()],
+        capabilities: [capability::COMMAND_RUN].iter().chain(&capability::NEEDS).map(ToString::to_string).collect(),
     };
     let home = Home {
         shim: ShimCommand {
@@ -163,9 +192,27 @@ fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
         agent: identity.name.clone(),
         tombstones,
         files,
+        kept,
+        reserve: Reserve::open(state.path(), config.reserve.0),
         state,
     };
     Ok(Loaded { credentials, home, clock, memory: memory.unwrap_or_default(), hello })
+}
+
+/// Each command that runs costs this process a descriptor: as many as may run have to fit, as far as the host lets us.
+/// What is started does not inherit it: the shim gives every command a limit of its own.
+fn make_room_for_descriptors(max_running: u32) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = u64::from(max_running).saturating_add(OWN_DESCRIPTORS);
+    let found = getrlimit(Resource::Nofile);
+    if found.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = Some(found.maximum.map_or(wanted, |most| most.min(wanted)));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current, maximum: found.maximum });
+    if raised.is_err() || current.is_some_and(|current| current < wanted) {
+        warn!(wanted, allowed = ?current, "Fewer commands than configured can run at once: too few open files are allowed");
+    }
 }
 
 /// Memory of this host; 0 when the kernel does not say.

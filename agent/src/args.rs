@@ -29,7 +29,13 @@ const USAGE: u8 = 2;
 
 /// Keeps this host connected to its managers and runs what they ask for.
 #[derive(Debug, Parser)]
-#[command(name = "paprika-agent", version, about, disable_help_subcommand = true)]
+#[command(
+    name = "paprika-agent",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "`paprika-agent status` shows what runs here; see `paprika-agent status --help`."
+)]
 struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
@@ -64,7 +70,8 @@ enum StartError {
 pub fn main(args: Vec<OsString>, prefix: Vec<OsString>) -> ExitCode {
     match args.as_slice() {
         [word, dir] if word == "shim" => return crate::shim::main(Path::new(dir)),
-        [word] if word == "hold" => return crate::hold::main(),
+        [word, rest @ ..] if word == "hold" => return crate::hold::main(rest),
+        [word, rest @ ..] if word == "status" => return crate::status::main(rest),
         _ => {}
     }
     let args = match Args::try_parse_from(std::iter::once("paprika-agent".into()).chain(args)) {

@@ -5,11 +5,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use common::config::{HumanDuration, Size};
 use common::id::Name;
 use common::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_LABELS_BYTES};
 use common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::shim::Base;
 
 /// Port of a manager's link when an address names none (protocol R-TLS-1).
 pub const LINK_PORT: u16 = 7051;
@@ -35,9 +40,19 @@ pub struct AgentConfig {
     /// The certificate authority of the cluster, PEM.
     #[serde(default = "default_ca")]
     pub ca: PathBuf,
-    /// Where the cgroups of commands are made: `auto`, `none` or an absolute path in a cgroup2 tree.
+    /// Where the cgroups of commands are made: `auto`, `v2`, `v2-freezer`, `v1`, `none` or an absolute path in a cgroup2
+    /// tree.
     #[serde(default = "default_cgroup")]
     pub cgroup: String,
+    /// Commands that run at the same time; more are accepted and wait.
+    #[serde(default = "default_max_running")]
+    pub max_running: u32,
+    /// Which directories of delivered commands stay for a look on the host.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Disk that is kept back so that results can be written when it is full; 0: none.
+    #[serde(default = "default_reserve")]
+    pub reserve: Size,
     /// What this host says about itself. Never a reason for rights.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -50,6 +65,50 @@ pub struct AgentConfig {
     /// Words between that program and `shim DIR`. Set by whoever starts the agent, never by a file.
     #[serde(skip)]
     pub shim_prefix: Vec<OsString>,
+}
+
+/// What of delivered commands stays on the host: the youngest, within all three bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keep {
+    /// How long; 0: removed as soon as the manager has everything.
+    pub age: HumanDuration,
+    /// How many.
+    pub count: u32,
+    /// How many bytes all together.
+    pub bytes: Size,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            age: HumanDuration(Duration::ZERO),
+            count: limits::DEFAULT_KEEP_COUNT,
+            bytes: Size(limits::DEFAULT_KEEP_BYTES),
+        }
+    }
+}
+
+impl Default for AgentConfig {
+    /// The defaults of all keys; `managers` has none.
+    fn default() -> Self {
+        Self {
+            managers: Vec::new(),
+            name: None,
+            state_dir: default_state_dir(),
+            cert: default_cert(),
+            key: default_key(),
+            ca: default_ca(),
+            cgroup: default_cgroup(),
+            max_running: default_max_running(),
+            keep: Keep::default(),
+            reserve: default_reserve(),
+            labels: BTreeMap::new(),
+            log: default_log(),
+            shim: None,
+            shim_prefix: Vec::new(),
+        }
+    }
 }
 
 /// One thing that is wrong with a configuration.
@@ -94,8 +153,22 @@ impl AgentConfig {
         if !self.state_dir.is_absolute() {
             say("state_dir", "the path must be absolute".to_owned());
         }
-        if !matches!(self.cgroup.as_str(), "auto" | "none") && !self.cgroup.starts_with('/') {
-            say("cgroup", "one of `auto`, `none` or an absolute path".to_owned());
+        if !Base::is_choice(&self.cgroup) {
+            say("cgroup", "one of `auto`, `v2`, `v2-freezer`, `v1`, `none` or an absolute path".to_owned());
+        }
+        if !limits::MAX_RUNNING.contains(&self.max_running) {
+            let (least, most) = (limits::MAX_RUNNING.start(), limits::MAX_RUNNING.end());
+            say("max_running", format!("from {least} to {most}"));
+        }
+        if self.keep.age.0 > limits::MAX_KEEP_AGE {
+            say("keep.age", format!("at most {}", HumanDuration(limits::MAX_KEEP_AGE)));
+        }
+        if self.keep.count > limits::MAX_KEEP_COUNT {
+            say("keep.count", format!("at most {}", limits::MAX_KEEP_COUNT));
+        }
+        if self.reserve.0 != 0 && !limits::RESERVE.contains(&self.reserve.0) {
+            let (least, most) = (Size(*limits::RESERVE.start()), Size(*limits::RESERVE.end()));
+            say("reserve", format!("0 for none, or from {least} to {most}"));
         }
         if self.labels.len() > MAX_LABELS {
             say("labels", format!("at most {MAX_LABELS} are sent"));
@@ -169,7 +242,7 @@ fn list(all: &[Invalid]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn default_state_dir() -> PathBuf {
+pub(crate) fn default_state_dir() -> PathBuf {
     "/var/lib/paprika-agent".into()
 }
 
@@ -187,6 +260,14 @@ fn default_ca() -> PathBuf {
 
 fn default_cgroup() -> String {
     "auto".to_owned()
+}
+
+fn default_max_running() -> u32 {
+    limits::DEFAULT_MAX_RUNNING
+}
+
+fn default_reserve() -> Size {
+    Size(limits::DEFAULT_RESERVE)
 }
 
 fn default_log() -> LogLevel {
@@ -237,6 +318,41 @@ mod tests {
             common::config::parse("managers: ['a:0']\nstate_dir: x\ncgroup: maybe\n", "x.yml").unwrap();
         let wrong = config.validate().unwrap_err();
         assert_eq!(wrong.0.iter().map(|one| one.key).collect::<Vec<_>>(), ["managers", "state_dir", "cgroup"]);
+    }
+
+    #[test]
+    fn numbers_have_two_edges_and_a_default() {
+        let parse = |text: &str| common::config::parse::<AgentConfig>(&format!("managers: [m]\n{text}\n"), "x.yml");
+        let wrong = |text: &str| -> Vec<&'static str> {
+            parse(text)
+                .unwrap()
+                .validate()
+                .map_or_else(|wrong| wrong.0.iter().map(|one| one.key).collect(), |()| Vec::new())
+        };
+        for fine in [
+            "max_running: 1",
+            "max_running: 100000",
+            "keep: {}",
+            "keep: {age: 366d, count: 100000, bytes: 0}",
+            "reserve: 0",
+            "reserve: 64K",
+            "reserve: 1G",
+        ] {
+            assert!(wrong(fine).is_empty(), "{fine}");
+        }
+        for (bad, key) in [
+            ("max_running: 0", "max_running"),
+            ("max_running: 100001", "max_running"),
+            ("keep: {age: 367d}", "keep.age"),
+            ("keep: {count: 100001}", "keep.count"),
+            ("reserve: 65535", "reserve"),
+            ("reserve: 1025M", "reserve"),
+        ] {
+            assert_eq!(wrong(bad), [key], "{bad}");
+        }
+        assert!(parse("keep: {days: 3}").is_err() && parse("max_running: -1").is_err());
+        let defaults = parse("").unwrap();
+        assert_eq!((defaults.max_running, defaults.keep, defaults.reserve), (256, Keep::default(), Size(4 << 20)));
     }
 
     #[test]

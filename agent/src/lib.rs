@@ -11,6 +11,7 @@
 pub mod app;
 pub mod args;
 pub mod config;
+pub mod limits;
 
 mod clock;
 mod dispatch;
@@ -20,6 +21,7 @@ mod operation;
 pub mod commands;
 pub mod hold;
 pub mod shim;
+pub mod status;
 
 pub use app::{RunError, run};
 pub use args as cli;

@@ -4,7 +4,7 @@
 //! know. This crate holds no rules of the manager: it says how things are written, never what is allowed.
 //!
 //! Reading order: the nouns ([`commands`], [`agents`], [`tokens`], [`events`], [`audit`], [`status`]), what all of them share
-//! ([`page`], [`problem`], [`time`], [`base64`]), and the client (feature `client`).
+//! ([`page`], [`problem`], [`time`], [`signals`], [`base64`]), and the client (feature `client`).
 
 pub mod agents;
 pub mod audit;
@@ -18,6 +18,7 @@ pub mod page;
 pub mod problem;
 #[cfg(feature = "openapi")]
 mod schema;
+pub mod signals;
 pub mod time;
 
 #[cfg(feature = "client")]

@@ -25,6 +25,20 @@ pub fn spawn_true(rounds: usize) -> anyhow::Result<Sample> {
     Ok(Sample::new(times))
 }
 
+/// Starts `true` and waits for it in so many threads at once; answers how many per second they make together.
+pub fn spawn_rate(threads: usize, rounds: usize) -> anyhow::Result<f64> {
+    let each = rounds / threads;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| spawn_true(each))).collect();
+        running.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(sample) => sample.map(drop),
+            Err(_) => anyhow::bail!("a thread of the loop failed"),
+        })
+    })?;
+    Ok((each * threads) as f64 / start.elapsed().as_secs_f64())
+}
+
 /// Commits single rows to a SQLite database with full durability; answers rows per second.
 pub fn sqlite_commits(folder: &Path, rounds: usize) -> anyhow::Result<f64> {
     let database = rusqlite::Connection::open(folder.join("raw.db"))?;

@@ -32,6 +32,24 @@ pub async fn round_trip(client: &Client, agent: &Name, request: &CommandRequest)
     Ok(start.elapsed())
 }
 
+/// Runs `true` with some callers at once, so often each; answers commands per second.
+pub async fn rate(house: &House, agent: &Name, callers: usize, each: usize) -> anyhow::Result<f64> {
+    let request = run(&["true"]);
+    let start = Instant::now();
+    let mut running = Vec::new();
+    for _ in 0..callers {
+        let (client, agent, request) = (house.client()?, agent.clone(), request.clone());
+        running.push(async move {
+            for _ in 0..each {
+                round_trip(&client, &agent, &request).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    join_all(running).await?;
+    Ok((callers * each) as f64 / start.elapsed().as_secs_f64())
+}
+
 /// Measures round trips one after another, then with more and more callers.
 pub async fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
     let folder = tempfile::tempdir()?;
@@ -64,20 +82,7 @@ pub async fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
     ];
     let mut best: f64 = 0.0;
     for callers in [1_usize, 4, 16, 64] {
-        let each = if quick { 200 } else { 2000 } / callers;
-        let start = Instant::now();
-        let mut callers_running = Vec::new();
-        for _ in 0..callers {
-            let (client, agent, request) = (house.client()?, agent.clone(), request.clone());
-            callers_running.push(async move {
-                for _ in 0..each {
-                    round_trip(&client, &agent, &request).await?;
-                }
-                anyhow::Ok(())
-            });
-        }
-        join_all(callers_running).await?;
-        let rate = (callers * each) as f64 / start.elapsed().as_secs_f64();
+        let rate = rate(&house, &agent, callers, if quick { 200 } else { 2000 } / callers).await?;
         let met = rate >= 500.0 && rate >= best * 0.9;
         best = best.max(rate);
         let goal = if callers == 1 { "" } else { "≥ 500/s, never falling" };

@@ -12,6 +12,8 @@ use common::id::Name;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::stats::children_of;
+
 /// How long a house may take to be ready.
 const READY: Duration = Duration::from_secs(60);
 
@@ -104,18 +106,14 @@ impl House {
 
     /// The processes of the agents: children of the house.
     pub fn agent_pids(&self) -> anyhow::Result<Vec<u32>> {
-        let parent = self.child.id();
-        let mut pids = Vec::new();
-        for entry in fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            // A process may end between the two looks.
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            let of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-            if of == Some(parent) {
-                pids.push(pid);
-            }
-        }
-        Ok(pids)
+        Ok(children_of(self.child.id())?)
+    }
+
+    /// Stops the manager in its tracks until the answer is dropped; its agents go on without it.
+    pub fn stand_still(&self) -> anyhow::Result<StandingStill> {
+        let manager = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(manager, Signal::SIGSTOP)?;
+        Ok(StandingStill(manager))
     }
 
     /// The binary under test.
@@ -148,6 +146,17 @@ impl House {
             pause(Duration::from_millis(20));
         }
         Ok(())
+    }
+}
+
+/// A manager that stands still.
+pub struct StandingStill(Pid);
+
+impl Drop for StandingStill {
+    fn drop(&mut self) {
+        if let Err(error) = kill(self.0, Signal::SIGCONT) {
+            report_late(&error.into());
+        }
     }
 }
 

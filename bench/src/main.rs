@@ -6,14 +6,17 @@
 
 mod baseline;
 mod commands;
+mod execution;
 mod fleet;
 mod fleets;
+mod flood;
 mod house;
 mod idle;
 mod report;
 mod stats;
 mod streams;
 mod submits;
+mod witness;
 
 use clap::{Parser, ValueEnum};
 use report::{Figure, table};
@@ -39,16 +42,25 @@ enum What {
     Fleets,
     /// Output throughput, line delay, cancel under a flood.
     Streams,
+    /// Start latency, cost of the shim, commands beside bare loops, output to disk, ten gigabytes of one command.
+    Execution,
     /// Memory and processor time of processes that have nothing to do.
     Idle,
 }
 
-#[tokio::main]
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to the terminal")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(played) = witness::play(&words) {
+        return played;
+    }
     let args = Args::parse();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(print(args))
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark speaks to the terminal")]
+async fn print(args: Args) -> anyhow::Result<()> {
     let what = if args.what.is_empty() {
-        vec![What::Commands, What::Submits, What::Streams, What::Fleets, What::Idle]
+        vec![What::Commands, What::Submits, What::Streams, What::Execution, What::Fleets, What::Idle]
     } else {
         args.what
     };
@@ -60,6 +72,7 @@ async fn main() -> anyhow::Result<()> {
             What::Submits => submits::measure(args.quick).await,
             What::Fleets => fleets::measure(args.quick).await,
             What::Streams => streams::measure(args.quick).await,
+            What::Execution => execution::measure(args.quick).await,
             What::Idle => idle::measure(args.quick).await,
         };
         match measured {

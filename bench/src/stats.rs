@@ -1,6 +1,7 @@
 //! Numbers out of measurements: percentiles of durations, rates, memory of a process.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 /// Durations of one kind, sorted.
@@ -48,6 +49,11 @@ pub fn millis(duration: Duration) -> String {
     }
 }
 
+/// Shows a duration in whole microseconds.
+pub fn micros(duration: Duration) -> String {
+    format!("{} µs", duration.as_micros())
+}
+
 /// Memory that belongs to a process alone, in bytes.
 pub fn private_memory(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
@@ -67,11 +73,36 @@ pub fn anonymous_memory(pid: u32) -> Option<u64> {
 
 /// Processor time a process used so far.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
+    ticks(pid, 11)
+}
+
+/// Processor time of the children that a process has waited for so far, with theirs.
+pub fn children_time(pid: u32) -> Option<Duration> {
+    ticks(pid, 13)
+}
+
+/// Two neighbouring counters of `/proc/PID/stat`, of user and of system time.
+fn ticks(pid: u32, first: usize) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(first);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
     // USER_HZ is 100 on every Linux this runs on.
     Some(Duration::from_millis(ticks * 10))
+}
+
+/// The processes whose parent is a process.
+pub fn children_of(parent: u32) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // A process may end between the two looks.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        if of == Some(parent) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
 }
 
 #[cfg(test)]
@@ -91,6 +122,6 @@ mod tests {
         let pid = std::process::id();
         assert!(private_memory(pid).is_some_and(|bytes| bytes > 100_000));
         assert!(anonymous_memory(pid).is_some());
-        assert!(cpu_time(pid).is_some());
+        assert!(cpu_time(pid).is_some() && children_time(pid).is_some());
     }
 }

@@ -43,7 +43,7 @@ pub async fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
 /// The same without HTTP: the service's own call into the store, many at once.
 async fn store_submits(folder: &std::path::Path, count: usize) -> anyhow::Result<f64> {
     use store::Store;
-    use store::types::{Actor, Limits, Request, Submit};
+    use store::types::{Actor, Request, Submit};
     let place = folder.join("store");
     std::fs::create_dir_all(&place)?;
     let store = Store::open(&place).await?;
@@ -60,13 +60,7 @@ async fn store_submits(folder: &std::path::Path, count: usize) -> anyhow::Result
                 let request = Request {
                     operation: "command.run".into(),
                     args: r#"{"run":["true"]}"#.into(),
-                    timeout: None,
-                    user: None,
-                    env: Default::default(),
-                    cwd: None,
-                    stdin: None,
-                    limits: Limits::default(),
-                    idempotent: false,
+                    ..Request::default()
                 };
                 store
                     .submit(Submit {

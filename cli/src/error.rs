@@ -4,8 +4,12 @@ use std::error::Error;
 use std::io::{self, Write as _};
 
 use api::client::ClientError;
+use api::problem::Problem;
 use common::error::Chain;
 use common::escape;
+use serde_json::{Value, json};
+
+use crate::args::Format;
 
 /// The kinds of failure that scripts can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,28 @@ impl Kind {
         }
     }
 
+    /// The stable code in a problem body that no manager wrote.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Work => "failed",
+            Self::Usage => "usage",
+            Self::Denied => "denied",
+            Self::NotFound => "not_found",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
+    /// The kind in words, the same for every failure of the kind.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Work => "it was not done",
+            Self::Usage => "the request makes no sense as it was written",
+            Self::Denied => "not allowed",
+            Self::NotFound => "not found",
+            Self::Unreachable => "no manager answered",
+        }
+    }
+
     /// Sorts the status of an answer of the manager.
     fn of_status(status: u16) -> Self {
         match status {
@@ -55,6 +81,8 @@ pub struct Failure {
     hint: Option<String>,
     #[source]
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// What the manager said, word for word.
+    problem: Option<Box<Problem>>,
     is_closed_pipe: bool,
 }
 
@@ -62,7 +90,7 @@ impl Failure {
     /// Makes one from its kind and a text that fits behind "paprika:".
     #[must_use]
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), hint: None, source: None, is_closed_pipe: false }
+        Self { kind, text: text.into(), hint: None, source: None, problem: None, is_closed_pipe: false }
     }
 
     /// Says what to do about it.
@@ -104,10 +132,38 @@ impl Failure {
         self.is_closed_pipe
     }
 
-    /// Prints the lines on stderr.
-    pub fn tell(&self) {
+    /// Prints it on stderr in the form in which results were asked for.
+    pub fn tell(&self, format: Format) {
+        let text = match format {
+            Format::Table => self.lines(),
+            Format::Json => format!("{}\n", self.document()),
+            // The document is text, numbers and truth values: no YAML writer refuses those.
+            Format::Yaml => {
+                serde_yaml::to_string(&self.document()).map_or_else(|_| self.lines(), |text| format!("---\n{text}"))
+            }
+        };
         // Nobody is left to tell when stderr is gone too.
-        let _ = io::stderr().lock().write_all(self.lines().as_bytes());
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// The problem body for programs: the manager's own, or one of the same shape without an HTTP status.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let written = self.problem.as_deref().and_then(|problem| serde_json::to_value(problem).ok());
+        let mut document = written.unwrap_or_else(|| {
+            let code = self.kind.code();
+            json!({
+                "type": format!("urn:paprika:problem:{code}"),
+                "title": self.kind.title(),
+                "detail": Chain(self).to_string(),
+                "code": code,
+                "retryable": self.kind == Kind::Unreachable,
+            })
+        });
+        if let (Some(object), Some(hint)) = (document.as_object_mut(), &self.hint) {
+            object.entry("hint").or_insert_with(|| json!(hint));
+        }
+        document
     }
 
     /// The lines for stderr: what, why, and what to do.
@@ -132,7 +188,7 @@ impl From<ClientError> for Failure {
                 (None, _) if problem.retryable => Some("the same may succeed a little later".to_owned()),
                 (None, _) => None,
             };
-            return Self { hint, ..failure };
+            return Self { hint, problem: Some(Box::new(problem.clone())), ..failure };
         }
         if !error.is_unreachable() {
             return Self::new(Kind::Work, text);
@@ -163,8 +219,6 @@ fn cause_of(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
 
 #[cfg(test)]
 mod tests {
-    use api::problem::Problem;
-
     use super::*;
 
     fn problem(status: u16) -> ClientError {
@@ -204,6 +258,33 @@ mod tests {
             source: Box::new(io::Error::from(io::ErrorKind::PermissionDenied)),
         });
         assert!(failure.lines().contains("hint: the socket is for root"), "{}", failure.lines());
+    }
+
+    #[test]
+    fn programs_get_the_managers_problem_word_for_word() {
+        let problem =
+            Problem::new(404, "not_found", "not found").detail("there is no agent \"web\"").field("agents[0]");
+        let failure = Failure::from(ClientError::Problem(Box::new(problem.clone())));
+        assert_eq!(serde_json::from_value::<Problem>(failure.document()).ok(), Some(problem));
+        let failure = Failure::from(ClientError::Problem(Box::new(Problem::new(401, "unauthorized", "who are you?"))));
+        let document = failure.document();
+        assert!(document["hint"].as_str().is_some_and(|hint| hint.contains("PAPRIKA_TOKEN")), "{document}");
+    }
+
+    #[test]
+    fn failures_of_our_own_have_the_same_shape_without_a_status() {
+        let failure = Failure::new(Kind::Usage, "--env K is given twice").hint("leave one out");
+        assert_eq!(
+            failure.document(),
+            json!({
+                "type": "urn:paprika:problem:usage", "title": "the request makes no sense as it was written",
+                "detail": "--env K is given twice", "code": "usage", "hint": "leave one out", "retryable": false
+            })
+        );
+        for kind in [Kind::Work, Kind::Usage, Kind::Denied, Kind::NotFound, Kind::Unreachable] {
+            let document = Failure::new(kind, "x").document();
+            assert_eq!((document["code"].as_str(), document.get("status")), (Some(kind.code()), None));
+        }
     }
 
     #[test]

@@ -85,3 +85,22 @@ pub const MAX_STDIN_BYTES: usize = 256 * 1024;
 pub const MAX_ENV: usize = 1_000;
 /// Bytes of all names and values of the environment together: what one frame has left beside arguments and input.
 pub const MAX_ENV_BYTES: usize = 128 * 1024;
+
+/// Kept of one stream when a command names no quota: a day of a chatty service, and a thousand of them fit a disk.
+pub const DEFAULT_OUTPUT_QUOTA: u64 = 256 * 1024 * 1024;
+/// Smallest quota: below it head and tail would be no use to anybody.
+pub const MIN_OUTPUT_QUOTA: u64 = 512 * 1024;
+/// What a quota never takes from the beginning of a stream; less where the quota is small.
+pub const OUTPUT_HEAD: u64 = 10 * 1024 * 1024;
+/// Words in `Command.needs`: one for each optional behaviour, with room.
+pub const MAX_NEEDS: usize = 16;
+/// Range of `Command.nice`, as the kernel has it.
+pub const NICE: std::ops::RangeInclusive<i32> = -20..=19;
+/// Range of `Command.oom_score`, as the kernel has it.
+pub const OOM_SCORE: std::ops::RangeInclusive<i32> = -1000..=1000;
+/// Largest umask.
+pub const MAX_UMASK: u32 = 0o777;
+/// Largest signal of Linux.
+pub const MAX_SIGNAL: u32 = 64;
+/// How long streams that strays hold open may last after the main process when strays are kept.
+pub const STRAY_DRAIN: Duration = Duration::from_secs(60);

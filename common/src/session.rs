@@ -70,9 +70,12 @@ fn rights(body: &Body) -> (&'static [Side], bool) {
         Body::ClientHello(_) => (AGENT, true),
         Body::ServerHello(_) => (MANAGER, true),
         Body::Bye(_) | Body::Ping(_) | Body::Pong(_) | Body::Ack(_) | Body::Nak(_) => (BOTH, false),
-        Body::Command(_) | Body::CommandCancel(_) | Body::OutputCredit(_) | Body::ResultAck(_) | Body::Reconcile(_) => {
-            (MANAGER, false)
-        }
+        Body::Command(_)
+        | Body::CommandCancel(_)
+        | Body::CommandPause(_)
+        | Body::OutputCredit(_)
+        | Body::ResultAck(_)
+        | Body::Reconcile(_) => (MANAGER, false),
         Body::CommandAck(_)
         | Body::CommandProgress(_)
         | Body::CommandOutput(_)
@@ -95,6 +98,7 @@ pub fn name(body: &Body) -> &'static str {
         Body::Command(_) => "Command",
         Body::CommandAck(_) => "CommandAck",
         Body::CommandCancel(_) => "CommandCancel",
+        Body::CommandPause(_) => "CommandPause",
         Body::CommandProgress(_) => "CommandProgress",
         Body::CommandOutput(_) => "CommandOutput",
         Body::OutputCredit(_) => "OutputCredit",
@@ -119,6 +123,7 @@ pub fn one_of_each() -> Vec<Body> {
         Body::Command(Default::default()),
         Body::CommandAck(Default::default()),
         Body::CommandCancel(Default::default()),
+        Body::CommandPause(Default::default()),
         Body::CommandProgress(Default::default()),
         Body::CommandOutput(Default::default()),
         Body::OutputCredit(Default::default()),

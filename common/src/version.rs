@@ -25,6 +25,17 @@ impl Version {
 pub mod capability {
     /// The agent runs `command.run`.
     pub const COMMAND_RUN: &str = "command.run";
+    /// It obeys `creates`, `removes`, `unless` and `only_if`.
+    pub const GUARDS: &str = "guards";
+    /// It runs `script.run`.
+    pub const SCRIPT: &str = "script";
+    /// It obeys umask, nice, oom_score, grace and the first signal of a stop.
+    pub const OPTIONS: &str = "options";
+    /// It can leave alone what lives on after the main process.
+    pub const KEEP_STRAYS: &str = "keep_strays";
+    /// The words that `Command.needs` may hold. An agent that knows one says so in its hello: one that is too old to
+    /// read `needs` would run the command without what it needs.
+    pub const NEEDS: [&str; 4] = [GUARDS, SCRIPT, OPTIONS, KEEP_STRAYS];
 }
 
 #[cfg(test)]

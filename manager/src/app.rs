@@ -178,6 +178,7 @@ async fn start(
         shutdown: shutdown.clone(),
         wake: Wake::new(),
     });
+    service.carry_time_on().await.map_err(RunError::Store)?;
     first_token(&service, &config.token_path()).await?;
 
     let material = || -> Result<_, MaterialError> {

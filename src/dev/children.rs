@@ -56,11 +56,9 @@ impl AgentFolder {
             cert: home.join("cert.pem"),
             key: home.join("key.pem"),
             ca: home.join("ca.pem"),
-            cgroup: "auto".to_owned(),
             labels: [("dev".to_owned(), "true".to_owned())].into(),
             log: LogLevel::Info,
-            shim: None,
-            shim_prefix: Vec::new(),
+            ..AgentConfig::default()
         };
         // JSON is YAML, and quotes whatever a path may hold.
         let text = serde_json::to_string_pretty(&config).context("the agent's configuration cannot be written")?;

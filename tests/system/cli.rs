@@ -23,6 +23,61 @@ fn each_kind_of_failure_has_its_exit_code() {
 }
 
 #[test]
+fn what_does_not_exist_is_not_an_empty_list() {
+    let house = House::with_agents(1);
+    let code = |args: &[&str]| house.paprika(args).status.code();
+    assert_eq!(code(&["commands", "--agent", "nosuch"]), Some(4));
+    assert_eq!(code(&["commands", "--job", "999999"]), Some(4));
+    assert_eq!(code(&["commands", "--agent", "dev-1"]), Some(0), "nothing yet is an answer");
+    let job = house.json(&["run", "dev-1", "--detach", "-o", "json", "--", "true"]);
+    assert_eq!(house.json(&["commands", "--agent", "dev-1", "-o", "json"])[0]["id"], job["id"]);
+    assert_eq!(code(&["commands", "--agent", "dev-1", "--phase", "refused"]), Some(0));
+    let out = house.paprika(&["commands", "--agent", "dev1"]);
+    assert!(text(&out.stderr).contains("dev1"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn failures_are_documents_where_results_are() {
+    let house = House::with_agents(1);
+    let out = house.paprika(&["show", "999999", "-o", "json"]);
+    let problem: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!((&problem["code"], &problem["status"]), (&"not_found".into(), &404.into()), "{problem}");
+    assert!(out.stdout.is_empty());
+    let out = house.paprika(&["cancel", "999998", "999999", "-o", "json"]);
+    let problems = text(&out.stderr);
+    assert_eq!(problems.lines().count(), 2, "one for each: {problems}");
+    assert!(problems.lines().all(|line| line.starts_with('{')), "{problems}");
+    let out =
+        Running::start(house.command(["status", "-o", "yaml"]).env("PAPRIKA_API", "unix:/nonexistent/s")).finish();
+    assert_eq!(out.status.code(), Some(5));
+    let problem = text(&out.stderr);
+    assert!(problem.contains("code: unreachable") && problem.contains("hint: "), "{problem}");
+    let out = house.paprika(&["run", "dev-1", "-o", "json", "--env", "K=1", "--env", "K=2", "--", "true"]);
+    let problem: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!((&problem["code"], out.status.code()), (&"usage".into(), Some(125)), "{problem}");
+}
+
+#[test]
+fn the_help_of_agent_lists_the_options_of_the_daemon() {
+    let help = |program: &std::path::Path, args: &[&str]| {
+        text(&Running::start(Command::new(program).args(args)).finish().stdout)
+    };
+    let listed = help(PAPRIKA.as_ref(), &["agent", "--help"]);
+    let daemon = std::path::Path::new(PAPRIKA).with_file_name("paprika-agent");
+    let known = help(&daemon, &["--help"]);
+    let options = |text: &str| -> std::collections::BTreeSet<String> {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        words.filter(|word| word.len() > 2 && word.starts_with("--")).map(str::to_owned).collect()
+    };
+    let missing: Vec<String> = options(&known).difference(&options(&listed)).cloned().collect();
+    let own = ["--help".to_owned(), "--version".to_owned()];
+    assert!(missing.iter().all(|option| own.contains(option)), "not in `paprika agent --help`: {missing:?}");
+    for option in ["--config", "--manager", "--state-dir", "--log", "--check"] {
+        assert!(known.contains(option), "`paprika agent --help` promises {option}, which the daemon does not know");
+    }
+}
+
+#[test]
 fn tokens_allow_what_their_scope_says_until_they_are_revoked() {
     let house = House::with_agents(1);
     let secret = text(&house.paprika(&["token", "new", "watcher", "--scope", "read"]).stdout).trim().to_owned();
@@ -67,9 +122,14 @@ fn what_was_done_is_listed_shown_and_told() {
     let chunk = house.json(&["logs", &id, "-o", "json"]);
     assert_eq!((&chunk["stream"], &chunk["offset"], &chunk["b64"]), (&"stdout".into(), &0.into(), &"YRtbMkpi".into()));
     let events = text(&house.paprika(&["events"]).stdout);
-    assert!(events.contains("agent=dev-1") && events.contains(&format!("command={id}")), "{events}");
+    let head: Vec<&str> = events.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(head, ["ID", "AT", "EVENT", "AGENT", "COMMAND", "DETAILS"]);
+    let row = |line: &str| line.split_whitespace().skip(3).take(2).eq(["dev-1", id.as_str()]);
+    assert!(events.lines().any(row), "{events}");
     let first = house.paprika(&["events", "--after", "0", "--limit", "1"]);
-    assert_eq!(text(&first.stdout).lines().count(), 1);
+    assert_eq!(text(&first.stdout).lines().count(), 2, "the head and one event");
+    let documents = house.paprika(&["events", "--after", "0", "--limit", "2", "-o", "json"]);
+    assert!(text(&documents.stdout).lines().all(|line| line.starts_with('{')), "programs get no head");
     let none = house.json(&["commands", "--phase", "running", "-o", "json"]);
     assert_eq!(none, serde_json::json!([]));
 }
@@ -102,9 +162,10 @@ fn help_and_completions_need_no_manager() {
     };
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for verb in
-        ["dev", "manager", "agent", "run", "op", "logs", "commands", "show", "cancel", "token", "events", "status"]
-    {
+    for verb in [
+        "dev", "manager", "agent", "run", "op", "logs", "commands", "show", "cancel", "pause", "resume", "token",
+        "events", "status",
+    ] {
         assert!(text(&help.stdout).contains(&format!("\n  {verb} ")), "{verb}");
     }
     for shell in ["bash", "zsh", "fish"] {

@@ -5,13 +5,22 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod adoption;
+mod bad_specs;
 mod cancel;
 mod cli;
+mod burst;
+mod clock;
 mod crash;
 mod curl;
+mod cuts;
 mod dev;
 mod disk_full;
+mod examples;
+mod facts;
+mod flood;
 mod house;
+mod limits;
 mod misuse;
 mod nspawn;
 mod output;
@@ -20,3 +29,4 @@ mod restore;
 mod rivals;
 mod run;
 mod tidy;
+mod zoo;

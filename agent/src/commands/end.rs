@@ -100,6 +100,15 @@ pub struct End {
     /// Bytes.
     #[serde(default)]
     pub memory_peak: u64,
+    /// Bytes read from devices.
+    #[serde(default)]
+    pub io_read: u64,
+    /// Bytes written to devices.
+    #[serde(default)]
+    pub io_written: u64,
+    /// Most processes and threads at once; 0: not counted.
+    #[serde(default)]
+    pub tasks_peak: u64,
     /// Streams that have bytes or gaps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamEnd>,
@@ -177,6 +186,9 @@ impl End {
             duration_us: 0,
             cpu_us: 0,
             memory_peak: 0,
+            io_read: 0,
+            io_written: 0,
+            tasks_peak: 0,
             streams: Vec::new(),
             cancelled_by: String::new(),
             cancel_reason: String::new(),
@@ -244,11 +256,6 @@ impl End {
         end
     }
 
-    /// Tells whether it names gaps or segments.
-    pub(crate) fn has_lists(&self) -> bool {
-        self.streams.iter().any(|stream| !stream.gaps.is_empty() || !stream.segments.is_empty())
-    }
-
     /// The length of one stream; 0 when it has none.
     #[must_use]
     pub fn length(&self, stream: StreamName) -> u64 {
@@ -279,6 +286,9 @@ impl End {
             duration_us: self.duration_us,
             cpu_us: self.cpu_us,
             memory_peak: self.memory_peak,
+            io_read: self.io_read,
+            io_written: self.io_written,
+            tasks_peak: self.tasks_peak,
             streams: self.streams.iter().map(StreamEnd::to_wire).collect(),
             cancelled_by: self.cancelled_by.clone(),
             cancel_reason: self.cancel_reason.clone(),

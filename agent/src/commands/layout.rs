@@ -7,7 +7,10 @@
 //!             staging/     directories being built; swept at every start
 //!             commands/    one directory per command
 //!             tombstones/  what is known of commands that are gone
+//!             kept/        directories of delivered commands, for a look on the host
 //!             quarantine/  directories whose record could not be understood
+//!             reserve      disk kept back for results
+//!             about        what the agent that runs, or ran last, says of itself
 //! ```
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -27,6 +30,8 @@ use super::record;
 /// How often and how long apart the lock is tried: a child between fork and exec may hold it for a moment.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Folders in the state directory.
+const FOLDERS: [&str; 5] = ["staging", "commands", "tombstones", "kept", "quarantine"];
 /// Bytes of one note in the notify FIFO.
 const NOTE: usize = 16;
 
@@ -86,7 +91,7 @@ impl StateDir {
         let path = path.canonicalize().context("resolve", path)?;
         check_owner(&path)?;
         let lock = take_lock(&path)?;
-        for folder in ["staging", "commands", "tombstones", "quarantine"] {
+        for folder in FOLDERS {
             let folder = path.join(folder);
             durable::create_folder(&folder).context("make", &folder)?;
         }

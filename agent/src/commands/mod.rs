@@ -3,7 +3,7 @@
 //! ```text
 //! accept ──► commands/<uid> ──► shim appends START, streams, END ──► shipped ──► tombstone ──► directory gone
 //!              │   ▲
-//!              ▼   │ request (cancel), wake
+//!              ▼   │ request (cancel, pause), wake; status says what a shim is at
 //!            recover: the shim is gone, what does the record say?
 //! ```
 //!
@@ -16,9 +16,12 @@ pub mod end;
 pub mod record;
 
 pub mod accept;
+pub mod kept;
 pub mod recover;
 pub mod request;
+pub mod reserve;
 pub mod segment;
+pub mod status;
 pub mod tombstones;
 
 mod file_error;

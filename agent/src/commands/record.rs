@@ -32,7 +32,9 @@ const MAGIC: &[u8; 8] = b"PAPREC1\n";
 /// Length, kind and checksum in front of a payload.
 const HEAD: usize = 4 + 1 + CHECKSUM;
 const CHECKSUM: usize = 8;
-/// Room kept behind SPEC: START has about 500 bytes, END about 6 KiB with all segments of two streams.
+/// Room kept behind SPEC: START has about 500 bytes (1 KiB with folders of all controllers), END about 6 KiB with all
+/// segments of two streams, and one that was cut less than 8 KiB. Written, not only asked of the file system: room that
+/// was allocated but never written needs blocks of the journal when it is used.
 const RESERVE: usize = 12 * 1024;
 /// The size of the whole file is a multiple of this, so that the room ends with a block.
 const BLOCK: usize = 4096;
@@ -73,7 +75,10 @@ pub struct Start {
     /// The command's cgroup with the leaves `shim` and `work`; none without cgroups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
-    /// The main process.
+    /// Folders of controllers of version 1 that were made for the command and have to be removed with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controllers: Vec<PathBuf>,
+    /// The main process, or the first guard where the command has some.
     pub pid: u32,
     /// Its session and group.
     pub session: u32,
@@ -206,20 +211,22 @@ impl RecordLock {
         Ok(())
     }
 
-    /// Appends END; durable when it returns. On a full disk it is one without the lists of what is kept and what is not:
-    /// that one fits the room which SPEC kept.
+    /// Appends END; durable when it returns. On a full disk it is one without the lists of what is kept and what is not,
+    /// and if need be with its texts cut: that one fits the room which SPEC kept.
     ///
     /// # Errors
     /// When it could not be made durable: then it may or may not be there.
     pub fn append_end(&mut self, mut end: End) -> Result<(), RecordError> {
-        match self.append(Kind::End, &json(&end)) {
-            // What was written of the long one stands behind the short one, where the next holder of the lock wipes it.
-            Err(error) if error.is_full() && end.has_lists() => {
-                end = end.lengths_only();
-                self.append(Kind::End, &json(&end))?;
+        let mut appended = self.append(Kind::End, &json(&end));
+        for shorter in [End::lengths_only, End::cut] {
+            if !appended.as_ref().is_err_and(FileError::is_full) {
+                break;
             }
-            appended => appended?,
+            // What was written of the long one stands behind the short one, where the next holder of the lock wipes it.
+            end = shorter(end);
+            appended = self.append(Kind::End, &json(&end));
         }
+        appended?;
         self.history.end = Some(end);
         Ok(())
     }
@@ -246,7 +253,17 @@ impl Start {
     /// Names what is about to be let go.
     #[must_use]
     pub fn new(boot_id: String, pid: u32, start_time: u64, at_ms: u64) -> Self {
-        Self { v: VERSION, boot_id, cgroup: None, pid, session: pid, start_time, at_ms, isolation: String::new() }
+        Self {
+            v: VERSION,
+            boot_id,
+            cgroup: None,
+            controllers: Vec::new(),
+            pid,
+            session: pid,
+            start_time,
+            at_ms,
+            isolation: String::new(),
+        }
     }
 }
 

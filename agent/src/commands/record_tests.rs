@@ -148,6 +148,77 @@ fn records_in_a_wrong_order_are_damage() {
     assert!(matches!(read(dir.path()), Err(RecordError::Corrupt { at: 0, .. })));
 }
 
+/// Records that version 0.1 wrote: a shim of that version may live under this agent, and its ends are still delivered.
+#[test]
+fn records_of_version_0_1_are_read_as_they_were_meant() {
+    let sample = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/records-0.1").join(name);
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(path, dir.path().join(FILE)).unwrap();
+        let history = read(dir.path()).unwrap();
+        assert!(!history.torn);
+        (dir, history)
+    };
+    let (dir, running) = sample("running.record");
+    let command = &running.spec.command;
+    assert_eq!((command.operation.as_str(), command.timeout_ms, command.cwd.as_str()), ("command.run", 90_000, "/tmp"));
+    assert!(command.has_stdin && command.stdin == "given" && command.idempotent && command.needs.is_empty());
+    assert_eq!((command.has_umask, command.nice, command.oom_score, command.keep_strays), (false, 0, 0, false));
+    assert_eq!((command.stop_signal, command.has_grace), (0, false));
+    let start = running.start.unwrap();
+    assert_eq!((start.v, start.isolation.as_str(), start.controllers.len()), (1, "cgroup", 0));
+    assert!(start.cgroup.is_some() && start.pid > 0 && start.pid == start.session && running.end.is_none());
+    // And this version can end what that one began.
+    RecordLock::try_take(dir.path()).unwrap().unwrap().append_end(end()).unwrap();
+    assert_eq!(read(dir.path()).unwrap().end, Some(end()));
+
+    let failed = sample("failed.record").1.end.unwrap();
+    assert_eq!((failed.outcome, failed.exit_code, failed.changed), (Outcome::Failed, Some(3), true));
+    assert_eq!((failed.length(StreamName::Stdout), failed.length(StreamName::Stderr)), (100_004, 5));
+    assert_eq!((failed.io_read, failed.io_written, failed.tasks_peak), (0, 0, 0));
+    assert_eq!(failed.streams[0].segments[0].blake3.len(), 64);
+
+    let interrupted = sample("interrupted.record").1.end.unwrap();
+    assert_eq!((interrupted.outcome, interrupted.lower_bounds), (Outcome::Interrupted, true));
+    assert_eq!(interrupted.error.unwrap().code, "shim_killed");
+}
+
+/// What a later version adds is passed over by this one.
+#[test]
+fn fields_that_are_not_known_are_passed_over() {
+    let with = |json: Vec<u8>| {
+        let text = String::from_utf8(json).unwrap();
+        text.replacen('{', r#"{"mood":["fine",1],"#, 1).into_bytes()
+    };
+    let dir = fresh();
+    let mut lock = RecordLock::try_take(dir.path()).unwrap().unwrap();
+    lock.append(Kind::Start, &with(json(&start()))).unwrap();
+    lock.append(Kind::End, &with(json(&end()))).unwrap();
+    let history = read(dir.path()).unwrap();
+    assert_eq!((history.start, history.end), (Some(start()), Some(end())));
+}
+
+/// Whatever an end holds, its shortest form has room behind the largest START that is to be expected.
+#[test]
+fn the_room_behind_a_spec_takes_a_start_and_an_end_that_was_cut() {
+    let dir = fresh();
+    let size = fs::metadata(dir.path().join(FILE)).unwrap().len();
+    let mut start = start();
+    let folder =
+        PathBuf::from(format!("/sys/fs/cgroup/unified/system.slice/paprika-commands.service/{}", "0".repeat(32)));
+    start.cgroup = Some(folder.clone());
+    start.controllers = vec![folder; 4];
+    let long = "x".repeat(1 << 16);
+    let mut end = End::cancelled(&long, &long, 1).because("timeout", long.clone());
+    end.flags =
+        ["strays_killed", "pipe_held", "stuck", "escaped", "disk_full", "oom_by_host"].map(str::to_owned).to_vec();
+    end.value = long;
+    let mut lock = RecordLock::try_take(dir.path()).unwrap().unwrap();
+    lock.append_start(start).unwrap();
+    lock.append_end(end.cut()).unwrap();
+    assert_eq!(fs::metadata(dir.path().join(FILE)).unwrap().len(), size);
+}
+
 proptest! {
     #[test]
     fn no_content_makes_the_reader_panic(content in prop::collection::vec(any::<u8>(), 0..400), with_magic: bool) {

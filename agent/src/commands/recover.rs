@@ -7,7 +7,6 @@
 //! END ───────────────► Ended
 //! ```
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use std::time::Duration;
 use common::id::Uid;
 use common::model::Outcome;
 use common::{clock, crash};
+use rustix::process::Pid;
 
 use super::end::{End, Evidence};
 use super::file_error::{Context, FileError};
@@ -28,6 +28,8 @@ use crate::shim::process;
 pub const MAX_SPAWNS: u32 = 3;
 /// How long what is left of a command is given to die.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
+/// Survivors that an end names by their numbers: more than that many do not fit the text of an error.
+const MAX_NAMED: usize = 16;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +76,8 @@ pub fn recover(state: &StateDir, base: &Base, uid: Uid, now_ms: u64) -> Result<R
         Ok(None) => return Ok(Recovered::Held),
         Err(error) => {
             if matches!(error, RecordError::Corrupt { .. }) {
-                kill_leftovers(base, uid, None);
+                // Nothing says any more what it ran; whatever is left of it is found by its name.
+                let _ = kill_leftovers(base, uid, None);
             }
             return Err(error);
         }
@@ -128,35 +131,52 @@ pub fn cancel_before_start(dir: &Path, by: &str, reason: &str) -> Result<Option<
 
 fn interrupted(dir: &Path, base: &Base, uid: Uid, start: &Start) -> Result<End, RecordError> {
     let same_boot = process::boot_id().is_ok_and(|boot| boot == start.boot_id);
-    let alive = if same_boot { kill_leftovers(base, uid, Some(start)) } else { 0 };
+    let left = if same_boot { kill_leftovers(base, uid, Some(start)) } else { Leftovers::default() };
     let evidence = if same_boot { Evidence::ShimKilled } else { Evidence::Reboot };
     let mut end = End::interrupted(evidence, clock::unix_ms());
     end.changed = true;
     end.started_ms = start.at_ms;
     end.isolation.clone_from(&start.isolation);
     end.streams = segment::survey(dir)?;
-    if alive > 0 {
-        end.flags.push(format!("alive:{alive}"));
+    if left.escaped {
+        end.flags.push("escaped".to_owned());
+    }
+    if !left.alive.is_empty() {
+        end.flags.push(format!("alive:{}", left.alive.len()));
+        if let Some(error) = &mut end.error {
+            error.text.push_str("; ");
+            error.text.push_str(&name_survivors(&left.alive));
+        }
     }
     Ok(end)
 }
 
-/// Kills what a command left; answers how many processes survived that.
-fn kill_leftovers(base: &Base, uid: Uid, start: Option<&Start>) -> usize {
-    let named = start.and_then(|start| start.cgroup.clone());
-    let mut alive = 0;
-    let mut fenced = false;
-    for group in named.into_iter().chain(base.of(uid)) {
-        if group.is_dir() {
-            fenced = true;
-            if !cgroup::kill_all(&group, KILL_WITHIN) {
-                alive += cgroup::processes(&group).len();
-            }
-            cgroup::remove_tree(&group);
-        }
-    }
-    if fenced {
-        return alive;
+/// Names processes that did not die, at most a few of them.
+fn name_survivors(alive: &[i32]) -> String {
+    let named: Vec<_> = alive.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    let more = alive.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("still alive after {} s of kills: pids {}{more}", KILL_WITHIN.as_secs(), named.join(" "))
+}
+
+/// What was found of a command whose shim is gone.
+#[derive(Debug, Default)]
+struct Leftovers {
+    /// Processes that survived the kills.
+    alive: Vec<i32>,
+    /// Something of it was outside of its cgroup.
+    escaped: bool,
+}
+
+/// Kills what a command left.
+fn kill_leftovers(base: &Base, uid: Uid, start: Option<&Start>) -> Leftovers {
+    let mut left = Leftovers::default();
+    let mut groups: Vec<_> = start.and_then(|start| start.cgroup.clone()).into_iter().chain(base.of(uid)).collect();
+    groups.dedup();
+    groups.retain(|group| group.is_dir());
+    for group in &groups {
+        left.alive.extend(base.pen(group.clone()).kill_all(KILL_WITHIN).into_iter().map(Pid::as_raw_pid));
+        cgroup::remove_tree(group);
     }
     // A pid means something only together with its start: the session's leader may be gone and its number reused.
     let main = start.and_then(|start| {
@@ -166,7 +186,17 @@ fn kill_leftovers(base: &Base, uid: Uid, start: Option<&Start>) -> usize {
             _ => Some(pid),
         }
     });
-    process::kill_leftovers(uid, main, KILL_WITHIN)
+    // Also where there was a cgroup: what had moved itself out of it still carries the uid.
+    left.escaped = !groups.is_empty() && process::leftovers(uid, main).iter().any(|pid| !left.alive.contains(pid));
+    if groups.is_empty() || left.escaped {
+        left.alive.extend(process::kill_leftovers(uid, main, KILL_WITHIN));
+    }
+    left.alive.sort_unstable();
+    left.alive.dedup();
+    for folder in start.iter().flat_map(|start| &start.controllers) {
+        cgroup::remove_tree(folder);
+    }
+    left
 }
 
 /// What can still be read of a damaged record, for the end that reports it.
@@ -175,17 +205,10 @@ pub fn salvage(state: &StateDir, uid: Uid) -> Option<record::Spec> {
     record::salvage(&state.command(uid))
 }
 
-/// Removes the cgroups of commands that have no directory any more.
+/// Removes the empty cgroups of commands that have no directory any more, and empty places of agents that are no more.
+/// Processes that a command was allowed to leave behind are left alone; their cgroup goes when it is empty.
 pub fn sweep_cgroups(state: &StateDir, base: &Base) {
-    let Base::Cgroup(path) = base else { return };
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if let Some(uid) = entry.file_name().to_str().and_then(|name| name.parse::<Uid>().ok())
-            && !state.command(uid).exists()
-            && !cgroup::populated(&entry.path())
-        {
-            cgroup::remove(base, uid);
-        }
-    }
+    cgroup::sweep(base, |uid| state.command(uid).exists());
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::fs;
+
 use common::model::StreamName;
 use common::wire;
 use prost::Message;

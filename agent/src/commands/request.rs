@@ -1,7 +1,8 @@
 //! Requests from the agent to a shim: files renamed into place, and a byte in `wake`.
 //!
 //! The shim looks at the files whenever it is woken and when it starts, so a request is never lost and never depends
-//! on the byte. `cancel` is the first request, `cancel.2` the second, which skips the rest of the grace.
+//! on the byte. `cancel` is the first request, `cancel.2` the second, which skips the rest of the grace. `pause` holds the
+//! last wish about pausing, numbered by the manager: a newer one replaces it, an older one never does.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,6 +21,8 @@ use super::layout;
 
 /// Names of the requests to cancel, in order.
 pub(crate) const CANCEL: [&str; 2] = ["cancel", "cancel.2"];
+/// Name of the wish about pausing.
+pub(crate) const PAUSE: &str = "pause";
 /// A request file is small; more is not read.
 const MAX_REQUEST: u64 = 64 * 1024;
 
@@ -35,6 +38,18 @@ pub struct CancelRequest {
     pub grace_ms: Option<u64>,
 }
 
+/// Asks a shim to hold its command, or to let it go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseRequest {
+    /// Counts the wishes for this command.
+    pub wish: u64,
+    /// `false`: go on.
+    pub paused: bool,
+    /// Who.
+    #[serde(default)]
+    pub by: String,
+}
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
@@ -47,10 +62,10 @@ pub enum Placed {
 }
 
 impl CancelRequest {
-    /// The grace as a duration, within what is allowed.
+    /// The grace as a duration, within what is allowed; `default` is that of the command.
     #[must_use]
-    pub fn grace(&self) -> Duration {
-        self.grace_ms.map_or(common::limits::DEFAULT_GRACE, Duration::from_millis).min(common::limits::MAX_GRACE)
+    pub fn grace(&self, default: Duration) -> Duration {
+        self.grace_ms.map_or(default, Duration::from_millis).min(common::limits::MAX_GRACE)
     }
 }
 
@@ -73,6 +88,33 @@ pub fn cancel(dir: &Path, request: &CancelRequest) -> Result<Placed, FileError> 
             return Ok(placed);
         }
     };
+    place(dir, name, request, RenameFlags::NOREPLACE)?;
+    Ok(placed)
+}
+
+/// Places a durable wish about pausing and wakes the shim: [`Placed::First`] when it is in place now,
+/// [`Placed::Repeat`] when it was there before or a newer one is.
+///
+/// # Errors
+/// When the wish could not be made durable.
+pub fn pause(dir: &Path, request: &PauseRequest) -> Result<Placed, FileError> {
+    if pause_wish(dir).is_some_and(|known| known.wish >= request.wish) {
+        // An earlier try may have placed it and failed to sync: what is answered now has to last.
+        durable::sync_folder(dir).context("sync", dir)?;
+        wake(dir).context("wake the shim of", dir)?;
+        return Ok(Placed::Repeat);
+    }
+    place(dir, PAUSE, request, RenameFlags::empty())?;
+    Ok(Placed::First)
+}
+
+/// The last wish about pausing; one that cannot be understood is none.
+#[must_use]
+pub fn pause_wish(dir: &Path) -> Option<PauseRequest> {
+    serde_json::from_slice(&read_small(&dir.join(PAUSE)).ok()?).ok()
+}
+
+fn place<T: Serialize>(dir: &Path, name: &str, request: &T, flags: RenameFlags) -> Result<(), FileError> {
     let staged = dir.join(format!("{name}.new"));
     match fs::remove_file(&staged) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("remove", &staged),
@@ -83,11 +125,10 @@ pub fn cancel(dir: &Path, request: &CancelRequest) -> Result<Placed, FileError> 
     file.write_all(&content).context("write", &staged)?;
     file.sync_data().context("sync", &staged)?;
     let target = dir.join(name);
-    rustix::fs::renameat_with(rustix::fs::CWD, &staged, rustix::fs::CWD, &target, RenameFlags::NOREPLACE)
-        .context("place", &target)?;
+    rustix::fs::renameat_with(rustix::fs::CWD, &staged, rustix::fs::CWD, &target, flags).context("place", &target)?;
     durable::sync_folder(dir).context("sync", dir)?;
     wake(dir).context("wake the shim of", dir)?;
-    Ok(placed)
+    Ok(())
 }
 
 /// The requests to cancel that are in place, in order. One that cannot be understood still cancels.
@@ -108,7 +149,7 @@ pub fn cancels(dir: &Path) -> Vec<CancelRequest> {
     found
 }
 
-fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::new();
     File::open(path)?.take(MAX_REQUEST).read_to_end(&mut content)?;
@@ -216,6 +257,23 @@ mod tests {
     }
 
     #[test]
+    fn only_a_newer_wish_replaces_what_was_wished_last() {
+        let dir = dir();
+        let wish = |wish, paused| PauseRequest { wish, paused, by: "admin".into() };
+        assert_eq!(pause_wish(dir.path()), None);
+        assert_eq!(pause(dir.path(), &wish(2, true)).unwrap(), Placed::First);
+        for late in [wish(1, false), wish(2, false), wish(2, true)] {
+            assert_eq!(pause(dir.path(), &late).unwrap(), Placed::Repeat);
+            assert_eq!(pause_wish(dir.path()), Some(wish(2, true)));
+        }
+        assert_eq!(pause(dir.path(), &wish(3, false)).unwrap(), Placed::First);
+        assert_eq!(pause_wish(dir.path()), Some(wish(3, false)));
+        fs::write(dir.path().join(PAUSE), b"{").unwrap();
+        assert_eq!(pause_wish(dir.path()), None);
+        assert_eq!(pause(dir.path(), &wish(1, true)).unwrap(), Placed::First, "what nobody can read is replaced");
+    }
+
+    #[test]
     fn a_byte_arrives_where_somebody_reads_and_is_reported_where_nobody_does() {
         let dir = dir();
         assert!(!wake(dir.path()).unwrap());
@@ -227,8 +285,9 @@ mod tests {
 
     #[test]
     fn the_grace_has_a_default_and_a_bound() {
-        let of = |grace_ms| CancelRequest { grace_ms, ..request("") }.grace();
-        assert_eq!(of(None), common::limits::DEFAULT_GRACE);
+        let own = Duration::from_millis(200);
+        let of = |grace_ms| CancelRequest { grace_ms, ..request("") }.grace(own);
+        assert_eq!(of(None), own);
         assert_eq!(of(Some(0)), Duration::ZERO);
         assert_eq!(of(Some(3_600_000)), common::limits::MAX_GRACE);
         assert_eq!(of(Some(3_600_001)), common::limits::MAX_GRACE);

@@ -1,7 +1,10 @@
 //! May this command be taken? A pure judgement of the message against what the agent knows of itself and of time.
 
+use std::time::Duration;
+
 use common::id::{IdError, Uid};
 use common::limits;
+use common::version::capability;
 use common::wire::Command;
 
 use crate::operation::{self, Operation, Refused};
@@ -38,6 +41,9 @@ pub(super) fn judge(command: &Command, situation: Situation) -> Verdict {
     if command.expires_ms <= situation.now_ms {
         return Verdict::Expired;
     }
+    if let Some(refused) = unmet(&command.needs) {
+        return Verdict::Refuse(refused);
+    }
     let operation = match operation::understand(&command.operation, &command.args) {
         Ok(operation) => operation,
         Err(refused) => return Verdict::Refuse(refused),
@@ -46,6 +52,16 @@ pub(super) fn judge(command: &Command, situation: Situation) -> Verdict {
         return Verdict::Refuse(refused);
     }
     Verdict::Take(operation)
+}
+
+/// Finds what this agent would have to know and does not (protocol R-CMD-11).
+fn unmet(needs: &[String]) -> Option<Refused> {
+    if needs.len() > limits::MAX_NEEDS {
+        return Some(Refused::new("invalid", format!("needs: more than {} words", limits::MAX_NEEDS)));
+    }
+    let missing = needs.iter().find(|word| !capability::NEEDS.contains(&word.as_str()))?;
+    let word = common::escape::text(missing);
+    Some(Refused::new("unsupported", format!("the command needs `{word}`, which this agent does not know: update it")))
 }
 
 /// Finds what makes no sense on any host. User and limits are the shim's to judge: it knows what this host can enforce,
@@ -67,6 +83,24 @@ fn unusable(command: &Command) -> Option<Refused> {
     }
     if command.stdin.len() > limits::MAX_STDIN_BYTES {
         return invalid("stdin: too large");
+    }
+    if command.user.contains('\0') {
+        return invalid("user: the name holds a NUL");
+    }
+    if command.has_umask && command.umask > limits::MAX_UMASK {
+        return invalid("umask: at most 0777");
+    }
+    if !limits::NICE.contains(&command.nice) {
+        return invalid("nice: from -20 to 19");
+    }
+    if !limits::OOM_SCORE.contains(&command.oom_score) {
+        return invalid("oom_score: from -1000 to 1000");
+    }
+    if command.stop_signal > limits::MAX_SIGNAL {
+        return invalid("stop_signal: from 1 to 64");
+    }
+    if command.has_grace && Duration::from_millis(command.grace_ms.into()) > limits::MAX_GRACE {
+        return invalid("grace: at most 1 hour");
     }
     None
 }
@@ -137,5 +171,46 @@ mod tests {
         assert_eq!(refusal(|command| command.env = vec![var("A", b""); limits::MAX_ENV]), None);
         assert_eq!(refusal(|command| command.env = vec![var("A", b""); limits::MAX_ENV + 1]), Some("invalid"));
         assert_eq!(refusal(|command| command.stdin = vec![0; limits::MAX_STDIN_BYTES + 1].into()), Some("invalid"));
+    }
+
+    #[test]
+    fn what_a_process_is_given_has_two_edges() {
+        for (fine, bad) in [
+            (
+                Command { has_umask: true, umask: 0o777, ..command() },
+                Command { has_umask: true, umask: 0o1000, ..command() },
+            ),
+            (Command { umask: 0o1000, ..command() }, Command { has_umask: true, umask: u32::MAX, ..command() }),
+            (Command { nice: -20, ..command() }, Command { nice: -21, ..command() }),
+            (Command { nice: 19, ..command() }, Command { nice: 20, ..command() }),
+            (Command { oom_score: -1000, ..command() }, Command { oom_score: -1001, ..command() }),
+            (Command { oom_score: 1000, ..command() }, Command { oom_score: 1001, ..command() }),
+            (Command { stop_signal: 64, ..command() }, Command { stop_signal: 65, ..command() }),
+            (
+                Command { has_grace: true, grace_ms: 3_600_000, ..command() },
+                Command { has_grace: true, grace_ms: 3_600_001, ..command() },
+            ),
+            (Command { user: "nobody".into(), ..command() }, Command { user: "no\0body".into(), ..command() }),
+        ] {
+            assert_eq!(refusal(|command| *command = fine), None);
+            assert_eq!(refusal(|command| *command = bad), Some("invalid"));
+        }
+    }
+
+    /// Protocol R-CMD-11.
+    #[test]
+    fn a_word_that_is_not_known_refuses_the_command_before_its_operation_is_looked_at() {
+        let needs = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(refusal(|command| command.needs = needs(&capability::NEEDS)), None);
+        assert_eq!(refusal(|command| command.needs = needs(&["guards", "teleport"])), Some("unsupported"));
+        assert_eq!(
+            refusal(|command| {
+                command.needs = needs(&["teleport"]);
+                command.operation = "x".into();
+            }),
+            Some("unsupported")
+        );
+        assert_eq!(refusal(|command| command.needs = needs(&["guards"; limits::MAX_NEEDS])), None);
+        assert_eq!(refusal(|command| command.needs = needs(&["guards"; limits::MAX_NEEDS + 1])), Some("invalid"));
     }
 }

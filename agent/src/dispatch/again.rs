@@ -9,8 +9,9 @@ use common::model::StreamName;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::burial::Delivered;
 use super::dispatcher::Dispatcher;
-use super::jobs::{self, Delivered};
+use super::jobs;
 use crate::commands::FileError;
 
 /// A place that is not durable is looked after this often: the manager asks again as often.

@@ -47,10 +47,7 @@ impl Dispatcher {
                 live.window.open(uid, stream, first);
             }
         }
-        let told = entry.delivery.running_told;
-        if entry.is_active() && !told {
-            self.progress(uid);
-        }
+        self.progress(uid);
         self.ring_all(uid);
         self.deliver_result(uid);
     }
@@ -59,7 +56,7 @@ impl Dispatcher {
     /// the output (R-RES-1).
     pub(super) fn deliver_result(&mut self, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return };
-        let Step::Ended(result) = &entry.step else { return };
+        let Step::Ended(result) = entry.step() else { return };
         let Delivery { attached, result_sent, result_refused, .. } = entry.delivery;
         let Some(live) = self.live.as_mut().filter(|_| attached && !result_sent && !result_refused) else { return };
         crash::point("agent.result.before");
@@ -238,7 +235,7 @@ fn send_gap(live: &mut Live, entry: &mut Entry, uid: Uid, stream: StreamName, fr
 /// How many bytes at `from` are lost when their file cannot be read, for a command that has ended: the rest of that file.
 /// While it runs its file is tried again and again.
 fn lost(entry: &Entry, stream: StreamName, from: u64, next_file: Option<u64>) -> Option<u64> {
-    let Step::Ended(result) = &entry.step else { return None };
+    let Step::Ended(result) = entry.step() else { return None };
     let end = result.streams.iter().find(|end| end.stream == stream.to_wire())?;
     let until = next_file.map_or(end.length, |next| next.min(end.length));
     until.checked_sub(from).filter(|size| *size > 0)
@@ -247,7 +244,7 @@ fn lost(entry: &Entry, stream: StreamName, from: u64, next_file: Option<u64>) ->
 /// How many bytes at `from` will never come, for a command that has ended: up to the end of the gap that its end names,
 /// or everything when bytes that should be there are not.
 fn missing(entry: &mut Entry, stream: StreamName, from: u64) -> Option<u64> {
-    let Step::Ended(result) = &entry.step else { return None };
+    let Step::Ended(result) = entry.step() else { return None };
     let end = result.streams.iter().find(|end| end.stream == stream.to_wire())?;
     let named = end
         .gaps

@@ -18,14 +18,18 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, warn};
 
 use super::again::Again;
+use super::burial::{self, Delivered};
 use super::deliver::Readers;
-use super::jobs::{self, Delivered, Done, Home, Intake};
+use super::jobs::{self, Done, Home, Intake};
 use super::notes::Notes;
 use super::past::Past;
-use super::table::{Entry, Started, Step, Table};
+use super::places::Places;
+use super::scan::{Found, scan_all};
+use super::table::{Step, Table};
 use crate::clock::{ManagerClock, ManagerMemory, boot_ms};
+use crate::commands::FileError;
 use crate::commands::request::WakeWatch;
-use crate::commands::{FileError, RecordError, record, recover, segment};
+use crate::limits::{ROOM_EACH, SWEEP_EACH};
 use crate::link::{Attached, End, Incoming, Session};
 use crate::shim::ShimProcess;
 
@@ -33,8 +37,6 @@ use crate::shim::ShimProcess;
 const INTAKES: usize = 2;
 /// Commands that may wait for durability before the manager is told to come back later.
 pub(super) const MAX_INTAKE: usize = 4096;
-/// Shims that are started at the same time: a storm of commands never takes all threads of the pool.
-const SPAWNS: usize = 3;
 /// Directories are removed this much later than possible, many at once and out of the way of what is urgent.
 const FORGET_LINGER: Duration = Duration::from_millis(100);
 /// More than these do not wait for the linger.
@@ -59,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) home: Arc<Home>,
     /// The generation in the agent's certificate.
     pub(crate) generation: u64,
+    /// Commands that run at the same time.
+    pub(crate) max_running: usize,
     pub(crate) clock: ManagerClock,
     pub(crate) memory: Arc<Mutex<ManagerMemory>>,
     pub(crate) sessions: mpsc::Receiver<Attached>,
@@ -94,6 +98,9 @@ pub(super) struct Live {
     pub(super) pages: VecDeque<common::wire::Inventory>,
     /// What the manager wants to hear of commands that are gone.
     pub(super) past: Past,
+    /// Commands that the manager wants described, and whether some are being read.
+    pub(super) describe: VecDeque<Uid>,
+    pub(super) describing: bool,
 }
 
 /// Work that waits for its turn.
@@ -101,7 +108,8 @@ pub(super) struct Live {
 pub(super) struct Work {
     pub(super) intake: Vec<Intake>,
     pub(super) intakes: usize,
-    pub(super) spawn: VecDeque<Uid>,
+    /// Bytes of commands in `intake` and in what is being written.
+    pub(super) intake_bytes: usize,
     pub(super) spawning: usize,
     pub(super) forget: Vec<Delivered>,
     pub(super) forget_at: Option<Instant>,
@@ -122,6 +130,11 @@ pub(super) struct Work {
     /// One at a time: an older memory must not replace a newer one.
     pub(super) saving: bool,
     memory_changed: bool,
+    /// When the disk is looked at, while something could be given up or taken back.
+    pub(super) room_at: Option<Instant>,
+    pub(super) looking_at_room: bool,
+    /// When cgroups are looked for whose commands are forgotten.
+    pub(super) sweep_at: Option<Instant>,
 }
 
 /// Owns what runs here.
@@ -131,6 +144,8 @@ pub(crate) struct Dispatcher {
     pub(super) clock: ManagerClock,
     pub(super) memory: Arc<Mutex<ManagerMemory>>,
     pub(super) table: Table,
+    /// Who may start next.
+    pub(super) places: Places,
     pub(super) live: Option<Live>,
     pub(super) work: Work,
     /// Open segment files, between turns.
@@ -165,7 +180,7 @@ impl Dispatcher {
     /// # Errors
     /// When the directories or the notify FIFO cannot be used.
     pub(crate) async fn start(parts: Parts) -> Result<Self, DispatchError> {
-        let Parts { home, generation, clock, memory, sessions, shutdown } = parts;
+        let Parts { home, generation, max_running, clock, memory, sessions, shutdown } = parts;
         let notes = Notes::new(home.state.notify()).map_err(DispatchError::Notes)?;
         let mut this = Self {
             home: Arc::clone(&home),
@@ -173,6 +188,7 @@ impl Dispatcher {
             clock,
             memory,
             table: Table::default(),
+            places: Places::new(max_running),
             live: None,
             work: Work::default(),
             readers: Readers::new(),
@@ -188,14 +204,20 @@ impl Dispatcher {
         scan.spawn_blocking(move || scan_all(&home));
         if let Some(found) = scan.join_next().await {
             let found = found.map_err(DispatchError::Job)?.map_err(DispatchError::Directories)?;
-            for (uid, entry, position, accepted_ms) in found {
-                this.memory().recall_position(position, accepted_ms);
-                this.clock.recall(accepted_ms);
-                let active = entry.is_active();
+            for Found { uid, entry, store_position, .. } in &found {
+                this.memory().recall_position(*store_position, entry.accepted_ms);
+                this.clock.recall(entry.accepted_ms);
+                debug_assert!(this.table.get(*uid).is_none(), "a directory is listed once");
+            }
+            let mut active = Vec::new();
+            for Found { uid, entry, .. } in found {
+                active.extend(entry.is_active().then_some(uid));
                 this.table.insert(uid, entry);
-                if active {
-                    this.start_recover(uid);
-                }
+                this.look_begins(uid);
+            }
+            // After all are known: nobody starts before one that was accepted earlier.
+            for uid in active {
+                this.start_recover(uid);
             }
         }
         this.arm_rescan();
@@ -261,29 +283,27 @@ impl Dispatcher {
             let items = std::mem::take(&mut self.work.intake);
             self.work.intakes += 1;
             let now = self.clock.now(boot_ms());
+            for item in &items {
+                if let Some(entry) = self.table.get_mut(item.uid) {
+                    entry.accepted_ms = now;
+                }
+            }
             self.job(move |home| jobs::intake(home, now, items));
         }
-        while self.work.spawning < SPAWNS
-            && let Some(uid) = self.work.spawn.pop_front()
-        {
-            let Some(entry) = self.table.get_mut(uid) else { continue };
-            if !matches!(entry.step, Step::Accepted) {
-                continue;
-            }
-            entry.step = Step::Spawning;
-            let shim = entry.shim;
-            self.work.spawning += 1;
-            self.job(move |home| jobs::spawn(home, uid, shim));
-        }
+        self.open_door();
         let due = self.work.forget_at.is_some_and(|at| at <= Instant::now()) || self.work.forget.len() >= FORGET_MANY;
         if due && !self.work.forgetting && !self.work.forget.is_empty() {
             self.work.forgetting = true;
             self.work.forget_at = None;
             let delivered = std::mem::take(&mut self.work.forget);
-            self.job(move |home| jobs::forget(home, delivered));
+            self.job(move |home| burial::forget(home, delivered));
+        }
+        if self.work.room_at.is_none() && (self.home.reserve.is_missing() || !self.home.kept.is_empty()) {
+            self.work.room_at = Some(Instant::now() + ROOM_EACH);
         }
         self.ship();
         self.pump_past();
+        self.pump_describe();
     }
 
     /// Runs a job in the blocking pool; its answer comes back as an event.
@@ -343,6 +363,7 @@ impl Dispatcher {
         if std::mem::replace(&mut entry.recovering, true) {
             return;
         }
+        self.look_begins(uid);
         self.job(move |home| jobs::recover(home, uid, now));
     }
 
@@ -398,10 +419,16 @@ impl Dispatcher {
     /// Has a delivered command forgotten, once nothing of it is in use any more.
     pub(super) fn forget_if_possible(&mut self, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return };
-        if !entry.acked || entry.is_active() || entry.watched || entry.forgetting {
+        // A shim that only keeps the pipes of strays open has no business with the directory any more.
+        let in_use = entry.watched && !entry.keeps_strays();
+        if !entry.acked || entry.is_active() || in_use || entry.forgetting {
             return;
         }
         entry.forgetting = true;
+        if entry.keeps_strays() {
+            // Its cgroup goes when they have gone.
+            self.work.sweep_at.get_or_insert_with(|| Instant::now() + SWEEP_EACH);
+        }
         self.work.forget.push(Delivered::new(uid, entry));
         self.work.forget_at.get_or_insert_with(|| Instant::now() + FORGET_LINGER);
     }
@@ -416,12 +443,26 @@ impl Dispatcher {
     fn next_timer(&self) -> Option<Instant> {
         let forget = self.work.forget_at.filter(|_| !self.work.forgetting);
         let save = self.work.save_at.filter(|_| !self.work.saving);
-        [self.work.rescan_at, save, forget, self.work.again.due()].into_iter().flatten().min()
+        let room = self.work.room_at.filter(|_| !self.work.looking_at_room);
+        // A pause that is over is the door's business at once, not a timer that is due for ever.
+        let starved = self.places.starved_until().filter(|until| *until > Instant::now());
+        let (told, sweep) = (self.places.tell_at, self.work.sweep_at);
+        let timers = [self.work.rescan_at, save, forget, self.work.again.due(), told, starved, room, sweep];
+        timers.into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
         self.try_again(now);
+        self.tell_waiting(now);
+        if !self.work.looking_at_room && self.work.room_at.is_some_and(|at| at <= now) {
+            self.work.looking_at_room = true;
+            self.job(burial::look_at_room);
+        }
+        if self.work.sweep_at.is_some_and(|at| at <= now) {
+            self.work.sweep_at = None;
+            self.job(burial::sweep);
+        }
         if !self.work.saving && self.work.save_at.is_some_and(|at| at <= now) {
             self.work.save_at = None;
             self.start_save();
@@ -431,7 +472,7 @@ impl Dispatcher {
             let active: Vec<_> = self
                 .table
                 .iter()
-                .filter(|(_, entry)| matches!(entry.step, Step::Live))
+                .filter(|(_, entry)| matches!(entry.step(), Step::Live))
                 .map(|(uid, entry)| (uid, entry.watched))
                 .collect();
             let each = RESCAN_EACH * u32::try_from(active.len()).unwrap_or(u32::MAX);
@@ -470,9 +511,16 @@ impl Dispatcher {
             synced: false,
             pages: VecDeque::new(),
             past: Past::default(),
+            describe: VecDeque::new(),
+            describing: false,
         });
         self.hear(clock, 0);
-        for uid in std::mem::take(&mut self.work.held) {
+        self.places.news = true;
+        let held = std::mem::take(&mut self.work.held);
+        for uid in &held {
+            self.look_begins(*uid);
+        }
+        for uid in held {
             self.start_recover(uid);
         }
         self.start_inventory();
@@ -527,48 +575,4 @@ async fn next_frame(live: &mut Option<Live>, hungry: bool) -> Result<Option<Inco
         Some(live) => live.session.next(hungry).await,
         None => std::future::pending().await,
     }
-}
-
-type Found = (Uid, Entry, u64, u64);
-
-/// Reads every command directory.
-fn scan_all(home: &Home) -> Result<Vec<Found>, FileError> {
-    recover::sweep_cgroups(&home.state, &home.base);
-    // Whoever was here before may have died between a rename and its sync; what is found here is about to be started.
-    home.state.sync_commands()?;
-    let mut found = Vec::new();
-    for uid in home.state.list()? {
-        let dir = home.state.command(uid);
-        let history = match record::read(&dir) {
-            Ok(history) => history,
-            Err(RecordError::File(error)) if error.is_missing() => continue,
-            Err(error) => {
-                warn!(task.id = %uid, error = %Chain(&error), "A command's record cannot be read");
-                let spec = record::salvage(&dir);
-                let command = spec.map(|spec| spec.command).unwrap_or_default();
-                let entry = Entry::new(command.id, command.generation, command.expires_ms, Step::Live);
-                found.push((uid, entry, 0, 0));
-                continue;
-            }
-        };
-        let command = &history.spec.command;
-        let mut entry = Entry::new(command.id, command.generation, command.expires_ms, Step::Live);
-        entry.started =
-            history.start.as_ref().map(|start| Started { at_ms: start.at_ms, isolation: start.isolation.clone() });
-        match &history.end {
-            Some(end) => entry.end(end.to_result(uid, command.id)),
-            None => {
-                for stream in [StreamName::Stdout, StreamName::Stderr] {
-                    if let Ok(length) = segment::length(&dir, stream)
-                        && length > 0
-                    {
-                        entry.ship(stream).learn(length);
-                    }
-                }
-            }
-        }
-        entry.detach();
-        found.push((uid, entry, command.store_position, history.spec.accepted_ms));
-    }
-    Ok(found)
 }

@@ -1,7 +1,5 @@
 //! Answers of jobs: what was done on disk, and what follows from it.
 
-use std::io;
-
 use bytes::Bytes;
 use common::error::Chain;
 use common::id::Uid;
@@ -10,6 +8,7 @@ use common::wire::command_ack::Answer;
 use common::wire::frame::Body;
 use common::wire::nak::Code;
 use common::wire::{Ack, CommandAck, CommandCancel, CommandPhase, CommandResult, Inventory, InventoryItem};
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::dispatcher::Dispatcher;
@@ -20,7 +19,7 @@ use super::table::{Started, Step};
 use crate::commands::recover::Recovered;
 use crate::commands::request::WakeWatch;
 use crate::commands::{End, FileError, RecordError};
-use crate::shim::ShimProcess;
+use crate::limits::SWEEP_EACH;
 
 /// Descriptions in one page are cut at this many bytes: far below a frame, so that one large command still fits.
 const DESCRIBE_BYTES: usize = 64 * 1024;
@@ -29,8 +28,9 @@ impl Dispatcher {
     /// Acts on the answer of a job.
     pub(super) fn done(&mut self, done: Done) {
         match done {
-            Done::Intake(answers) => {
+            Done::Intake { answers, bytes } => {
                 self.work.intakes -= 1;
+                self.work.intake_bytes = self.work.intake_bytes.saturating_sub(bytes);
                 for (uid, taken) in answers {
                     self.taken(uid, taken);
                 }
@@ -41,6 +41,7 @@ impl Dispatcher {
             Done::Recovered(uid, found) => self.recovered(uid, found),
             Done::Settled(uid, end) => self.settled(uid, end),
             Done::Requested(uid, placed) => self.requested(uid, placed),
+            Done::Paused(done) => self.paused(done),
             Done::Told(told) => self.told(told),
             Done::Read(read) => self.read(*read),
             Done::Placed(answers) => {
@@ -56,8 +57,17 @@ impl Dispatcher {
                 }
                 self.forget_later(failed);
             }
+            Done::Swept { left } => self.work.sweep_at = left.then(|| Instant::now() + SWEEP_EACH),
+            Done::Roomed { again } => {
+                self.work.looking_at_room = false;
+                self.work.room_at = again.map(|pause| Instant::now() + pause);
+            }
             Done::Listed(session, items) => self.listed(session, items),
-            Done::Described { session, commands, gone } => self.described(session, commands, gone),
+            Done::Described { session, commands, gone, rest } => {
+                if session == self.session_number() {
+                    self.described(commands, gone, rest);
+                }
+            }
             Done::Recalled(session, found) => self.recalled(session, found),
             Done::Saved(kept) => {
                 self.work.saving = false;
@@ -78,12 +88,12 @@ impl Dispatcher {
                 this.answer(*seq, uid, answer.clone());
             }
         };
+        // What will never be here is never paused; what may come later may be.
+        let mut no_pause = Code::Unknown;
         let over = match taken {
             Taken::Accepted | Taken::Answered(_) => {
                 reply(self, ack(uid, Answer::Accepted));
-                if let Some(entry) = self.table.get_mut(uid) {
-                    entry.step = Step::Accepted;
-                }
+                self.table.step(uid, Step::Accepted);
                 if !acks.is_empty() {
                     self.attach(uid, &[]);
                 }
@@ -105,12 +115,11 @@ impl Dispatcher {
             Taken::Here => {
                 // Its directory decides, as after a restart.
                 reply(self, CommandAck { phase: CommandPhase::Accepted.into(), ..ack(uid, Answer::Duplicate) });
-                if let Some(entry) = self.table.get_mut(uid) {
-                    entry.step = Step::Live;
-                }
+                self.table.step(uid, Step::Live);
                 if !acks.is_empty() {
                     self.attach(uid, &[]);
                 }
+                self.place_pause(uid);
                 return self.start_recover(uid);
             }
             Taken::Unsettled => {
@@ -119,11 +128,14 @@ impl Dispatcher {
                 let later = self.later(uid);
                 reply(self, later);
                 self.refuse_cancels(uid);
+                let pauses = self.table.get_mut(uid).map(|entry| std::mem::take(&mut entry.waiting_pauses));
+                self.refuse_pauses(pauses.unwrap_or_default(), Code::Busy);
                 return self.settle_later(uid);
             }
             Taken::Later => {
                 let later = self.later(uid);
                 reply(self, later);
+                no_pause = Code::Busy;
                 None
             }
             Taken::Conflict => {
@@ -139,7 +151,10 @@ impl Dispatcher {
                 None
             }
         };
-        let entry = self.table.remove(uid);
+        let mut entry = self.table.remove(uid);
+        if let Some(entry) = &mut entry {
+            self.refuse_pauses(std::mem::take(&mut entry.waiting_pauses), no_pause);
+        }
         if let Some(result) = over {
             for seq in cancels {
                 self.reply(seq, Body::Ack(Ack {}));
@@ -174,30 +189,15 @@ impl Dispatcher {
     pub(super) fn proceed(&mut self, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return };
         if entry.cancel.is_some() {
-            self.settle(uid);
-        } else {
-            entry.step = Step::Accepted;
-            self.work.spawn.push_back(uid);
+            return self.settle(uid);
         }
-    }
-
-    fn spawned(&mut self, uid: Uid, child: io::Result<ShimProcess>) {
-        self.work.spawning -= 1;
-        let Some(entry) = self.table.get_mut(uid) else { return };
-        if matches!(entry.step, Step::Spawning) {
-            entry.step = Step::Live;
+        if entry.pausing || !entry.waiting_pauses.is_empty() {
+            // The wish first, so that it starts paused (protocol R-PAUSE-4).
+            entry.starts_after_pause = true;
+            self.table.step(uid, Step::Accepted);
+            return self.place_pause(uid);
         }
-        match child {
-            Ok(child) => {
-                entry.watched = true;
-                self.watch_child(uid, child);
-            }
-            Err(error) => {
-                // The next scan finds it without a shim and decides whether to try again.
-                warn!(task.id = %uid, error = %error, "A shim could not be started");
-            }
-        }
-        self.arm_rescan();
+        self.enqueue(uid);
     }
 
     fn looked(&mut self, uid: Uid, found: Result<Box<Looked>, RecordError>) {
@@ -218,20 +218,22 @@ impl Dispatcher {
             entry.ship(*stream).learn(*length);
         }
         let fresh = entry.started.is_none();
-        if let Some(start) = &looked.history.start {
-            entry.started = Some(Started { at_ms: start.at_ms, isolation: start.isolation.clone() });
+        if let Some(start) = looked.start {
+            entry.started = Some(Started { at_ms: start.at_ms, isolation: start.isolation });
         }
-        let result = looked.history.end.as_ref().map(|end| end.to_result(uid, entry.id));
-        match result {
+        entry.word = looked.status.or(entry.word.take());
+        let fresh = fresh && entry.started.is_some();
+        match looked.end.map(|end| end.to_result(uid, entry.id)) {
             Some(result) => {
-                entry.end(result);
+                self.table.end(uid, result);
                 self.send_pieces(uid, looked.pieces);
                 self.after_end(uid);
             }
             None => {
                 if fresh {
-                    self.progress(uid);
+                    self.tell_start(uid);
                 }
+                self.progress(uid);
                 self.send_pieces(uid, looked.pieces);
                 self.ring_all(uid);
                 if again {
@@ -242,6 +244,7 @@ impl Dispatcher {
     }
 
     fn recovered(&mut self, uid: Uid, found: Result<Recovered, RecordError>) {
+        self.places.looked(uid);
         let Some(entry) = self.table.get_mut(uid) else { return };
         entry.recovering = false;
         if !entry.is_active() {
@@ -250,8 +253,9 @@ impl Dispatcher {
         match found {
             Ok(Recovered::Held) => {
                 // The shim has the lock. Watched by us already, or adopted now.
-                entry.step = Step::Live;
-                if !entry.watched {
+                let watched = entry.watched;
+                self.table.step(uid, Step::Live);
+                if !watched {
                     self.adopt(uid);
                 }
                 self.start_look(uid);
@@ -266,7 +270,7 @@ impl Dispatcher {
                 } else if self.clock.is_certain() {
                     self.proceed(uid);
                 } else {
-                    entry.step = Step::Accepted;
+                    self.table.step(uid, Step::Accepted);
                     self.work.held.push(uid);
                 }
             }
@@ -302,7 +306,7 @@ impl Dispatcher {
         }
     }
 
-    fn settled(&mut self, uid: Uid, end: Result<Option<End>, RecordError>) {
+    fn settled(&mut self, uid: Uid, end: Result<Option<Box<End>>, RecordError>) {
         let Some(entry) = self.table.get_mut(uid) else { return };
         match end {
             Ok(Some(end)) => {
@@ -312,16 +316,17 @@ impl Dispatcher {
             }
             Ok(None) => {
                 // A shim was faster: it is asked instead.
-                entry.step = Step::Live;
-                if let Some(wish) = entry.cancel.clone() {
+                let wish = entry.cancel.clone();
+                self.table.step(uid, Step::Live);
+                if let Some(wish) = wish {
                     self.job(move |home| jobs::request(home, uid, &wish));
                 }
                 self.start_recover(uid);
                 self.arm_rescan();
             }
             Err(error) => {
-                warn!(task.id = %uid, error = %Chain(&error), "A command could not be cancelled before its start");
-                entry.step = Step::Live;
+                warn!(task.id = %uid, error = %Chain(&error), "A command could not be ended before its start");
+                self.table.step(uid, Step::Live);
                 self.refuse_cancels(uid);
                 self.start_recover(uid);
                 self.arm_rescan();
@@ -375,9 +380,12 @@ impl Dispatcher {
         }
     }
 
-    fn described(&mut self, session: u64, commands: Vec<(Uid, Bytes)>, gone: Vec<Uid>) {
-        if session != self.session_number() {
-            return;
+    fn described(&mut self, commands: Vec<(Uid, Bytes)>, gone: Vec<Uid>, rest: Vec<Uid>) {
+        if let Some(live) = &mut self.live {
+            live.describing = false;
+            for uid in rest.into_iter().rev() {
+                live.describe.push_front(uid);
+            }
         }
         let mut items: Vec<InventoryItem> = Vec::new();
         let mut weight = 0;
@@ -402,8 +410,8 @@ impl Dispatcher {
 
     /// END is durable.
     pub(super) fn ended(&mut self, uid: Uid, result: CommandResult) {
-        let Some(entry) = self.table.get_mut(uid) else { return };
-        entry.end(result);
+        self.leave_queue(uid);
+        self.table.end(uid, result);
         self.after_end(uid);
     }
 

@@ -15,10 +15,12 @@ use tracing::{debug, warn};
 use super::admission::{self, Situation, Verdict};
 use super::dispatcher::{Dispatcher, MAX_INTAKE};
 use super::jobs::{self, Intake};
-use super::table::{Cancel, Entry, Step};
+use super::table::{Cancel, Entry, Said, Started, Step};
 use crate::clock::boot_ms;
 use crate::commands::tombstones::Origin;
+use crate::limits::{INTAKE_BYTES, SMALL_PING};
 use crate::link::Incoming;
+use crate::operation::Operation;
 
 /// When it makes sense to offer a command again that could not be taken now (protocol R-CMD-10).
 const BUSY_MS: u64 = 1_000;
@@ -30,6 +32,7 @@ impl Dispatcher {
         match body {
             Body::Command(command) => self.command(seq, command),
             Body::CommandCancel(cancel) => self.cancel(seq, cancel),
+            Body::CommandPause(pause) => self.pause(seq, pause),
             Body::OutputCredit(credit) => self.credit(&credit),
             Body::ResultAck(ack) => self.result_ack(seq, &ack),
             Body::Reconcile(answer) => self.reconcile(answer),
@@ -75,17 +78,23 @@ impl Dispatcher {
                 return self.answer(seq, uid, refusal);
             }
         };
-        let mut entry = Entry::new(command.id, command.generation, command.expires_ms, Step::Accepting);
-        entry.waiting_acks.push(seq);
-        self.table.insert(uid, entry);
-        self.work.intake.push(Intake {
+        let taken = Intake {
             uid,
             id: command.id,
             expires_ms: command.expires_ms,
             origin: Origin::from(&command),
             raw: command.encode_to_vec().into(),
             operation,
-        });
+        };
+        if !fits(self.work.intake_bytes, taken.weight(), operation) {
+            let later = self.later(uid);
+            return self.answer(seq, uid, later);
+        }
+        self.work.intake_bytes += taken.weight();
+        let mut entry = Entry::new(command.id, command.generation, command.expires_ms, Step::Accepting);
+        entry.waiting_acks.push(seq);
+        self.table.insert(uid, entry);
+        self.work.intake.push(taken);
     }
 
     /// Not now; soon, maybe.
@@ -97,7 +106,7 @@ impl Dispatcher {
     /// A command that was sent before: it never starts a second time (protocol R-CMD-3).
     fn known_command(&mut self, seq: u64, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return };
-        if matches!(entry.step, Step::Accepting) {
+        if matches!(entry.step(), Step::Accepting) {
             entry.waiting_acks.push(seq);
             return;
         }
@@ -134,7 +143,7 @@ impl Dispatcher {
             let session = self.session_number();
             return self.job(move |home| jobs::tell(home, session, seq, &message, uid));
         };
-        match entry.step {
+        match entry.step() {
             Step::Ended(_) => {
                 entry.delivery.result_sent = false;
                 self.reply(seq, Body::Ack(Ack {}));
@@ -160,9 +169,9 @@ impl Dispatcher {
 
     /// Ends a command that was not started.
     pub(super) fn settle(&mut self, uid: Uid) {
-        let Some(entry) = self.table.get_mut(uid) else { return };
-        let Some(wish) = entry.cancel.clone() else { return };
-        entry.step = Step::Settling;
+        self.leave_queue(uid);
+        let Some(wish) = self.table.get(uid).and_then(|entry| entry.cancel.clone()) else { return };
+        self.table.step(uid, Step::Settling);
         self.job(move |home| jobs::settle(home, uid, &wish));
     }
 
@@ -203,26 +212,28 @@ impl Dispatcher {
         self.forget_if_possible(uid);
     }
 
-    /// Tells the manager about a change of phase.
+    /// Tells the manager how a command is, when that is news in this session.
     pub(super) fn progress(&mut self, uid: Uid) {
-        let Some(entry) = self.table.get_mut(uid) else { return };
-        let phase = entry.phase();
-        let Some(started) = entry.started.as_ref().filter(|_| entry.delivery.attached) else { return };
-        if !matches!(phase, CommandPhase::Running | CommandPhase::Stopping) {
-            return;
-        }
-        entry.delivery.running_told = true;
-        let at_ms = match phase {
-            CommandPhase::Running => started.at_ms,
-            _ => common::clock::unix_ms(),
-        };
-        let progress = CommandProgress {
-            uid: uid.to_wire(),
-            phase: phase.into(),
-            at_ms,
-            isolation: started.isolation.clone(),
-            ..CommandProgress::default()
-        };
+        let Some(entry) = self.table.get_mut(uid).filter(|entry| entry.delivery.attached) else { return };
+        let Some(said) = entry.to_say().filter(|said| entry.delivery.said.as_ref() != Some(said)) else { return };
+        let at_ms = entry.since(said.phase).unwrap_or_else(common::clock::unix_ms);
+        let isolation = entry.started.as_ref().map(|started| started.isolation.clone()).unwrap_or_default();
+        let Said { phase, current, total, text } = said.clone();
+        entry.delivery.said = Some(said);
+        let (uid, phase) = (uid.to_wire(), phase.into());
+        let progress = CommandProgress { uid, phase, current, total, text, at_ms, isolation };
+        self.push(Lane::Control, Body::CommandProgress(progress));
+    }
+
+    /// Tells that a command was started, whatever became of it since: what comes next would hide when that was.
+    pub(super) fn tell_start(&mut self, uid: Uid) {
+        let Some(entry) = self.table.get_mut(uid).filter(|entry| entry.delivery.attached) else { return };
+        let Some(started) = entry.started.clone() else { return };
+        let phase = CommandPhase::Running;
+        entry.delivery.said = Some(Said { phase, current: 0, total: 0, text: String::new() });
+        let Started { at_ms, isolation } = started;
+        let progress =
+            CommandProgress { uid: uid.to_wire(), phase: phase.into(), at_ms, isolation, ..CommandProgress::default() };
         self.push(Lane::Control, Body::CommandProgress(progress));
     }
 
@@ -257,7 +268,30 @@ impl Dispatcher {
     }
 }
 
+/// Tells whether a command of that size may wait for the disk in this memory beside `held` bytes of others: many large
+/// ones at once wait on the manager (protocol R-CMD-10). One alone always passes.
+fn fits(held: usize, weight: usize, operation: Option<Operation>) -> bool {
+    let small_ping = operation == Some(Operation::Ping) && weight <= SMALL_PING;
+    held == 0 || held.saturating_add(weight) <= INTAKE_BYTES || small_ping
+}
+
 /// An answer without anything special.
 pub(super) fn ack(uid: Uid, answer: Answer) -> CommandAck {
     CommandAck { uid: uid.to_wire(), answer: answer.into(), ..CommandAck::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Protocol R-CMD-10.
+    #[test]
+    fn large_commands_wait_elsewhere_but_one_alone_and_a_ping_always_pass() {
+        let run = Some(Operation::Run);
+        assert!(fits(INTAKE_BYTES - 10, 10, run) && !fits(INTAKE_BYTES - 10, 11, run));
+        assert!(fits(0, INTAKE_BYTES + 1, run), "else it would never be taken");
+        assert!(!fits(INTAKE_BYTES, 1, None));
+        let ping = Some(Operation::Ping);
+        assert!(fits(INTAKE_BYTES, SMALL_PING, ping) && !fits(INTAKE_BYTES, SMALL_PING + 1, ping));
+    }
 }

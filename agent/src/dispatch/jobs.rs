@@ -1,9 +1,10 @@
-//! Everything the dispatcher has done in the blocking pool: file work and process creation. Each function here is one
-//! job, each variant of [`Done`] its answer. Nothing here decides what happens next.
+//! Everything the dispatcher has done in the blocking pool: file work and process creation. Each function here (and in
+//! `burial`) is one job, each variant of [`Done`] its answer. Nothing here decides what happens next.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::crash;
@@ -13,20 +14,26 @@ use common::model::{Outcome, StreamName};
 use common::wire::{self, CommandResult};
 use tracing::{error, warn};
 
+use super::burial::with_room;
 use super::past::{self, Question, Recalled};
-use super::table::{Cancel, Entry};
+use super::table::Cancel;
 use crate::clock::{ManagerMemory, MemoryFiles, Saved};
 use crate::commands::accept::{self, AcceptError, NewCommand, accept_many};
+use crate::commands::kept::Kept;
 use crate::commands::recover::{self, Recovered};
-use crate::commands::request::{self, CancelRequest};
+use crate::commands::request::{self, CancelRequest, PauseRequest};
+use crate::commands::reserve::Reserve;
 use crate::commands::segment::{self, Piece, StreamReader};
+use crate::commands::status::{self, ShimStatus};
 use crate::commands::tombstones::{Origin, Tombstone, Tombstones};
-use crate::commands::{End, Evidence, FileError, History, RecordError, StateDir, record};
+use crate::commands::{End, Evidence, FileError, RecordError, RecordLock, Start, StateDir, record};
 use crate::operation::{Operation, ping_answer};
-use crate::shim::{Base, ShimCommand, ShimProcess, cgroup};
+use crate::shim::{Base, ShimCommand, ShimProcess};
 
 /// Bytes that a look brings along, so that a short output needs no second job.
 const PEEK: u64 = limits::MAX_OUTPUT_PAYLOAD as u64;
+/// Bytes of commands that one job reads for a description.
+const DESCRIBE: usize = 1024 * 1024;
 
 /// What all jobs work on.
 pub(crate) struct Home {
@@ -37,10 +44,14 @@ pub(crate) struct Home {
     /// Used only inside of jobs: its files block.
     pub(crate) tombstones: Tombstones,
     pub(crate) files: MemoryFiles,
+    /// Delivered directories that stay for a look.
+    pub(crate) kept: Kept,
+    /// Room for results on a full disk.
+    pub(crate) reserve: Reserve,
 }
 
 impl Home {
-    fn dir(&self, uid: Uid) -> PathBuf {
+    pub(super) fn dir(&self, uid: Uid) -> PathBuf {
         self.state.command(uid)
     }
 }
@@ -55,6 +66,13 @@ pub(super) struct Intake {
     pub(super) raw: Bytes,
     /// `None`: its validity has passed.
     pub(super) operation: Option<Operation>,
+}
+
+impl Intake {
+    /// Bytes of memory that it holds.
+    pub(super) fn weight(&self) -> usize {
+        self.raw.len()
+    }
 }
 
 /// What became of a command on its way in.
@@ -83,10 +101,23 @@ pub(super) enum Taken {
 /// What a look at a directory found.
 #[derive(Debug)]
 pub(super) struct Looked {
-    pub(super) history: History,
+    pub(super) start: Option<Start>,
+    pub(super) end: Option<End>,
+    /// What the shim says beside that.
+    pub(super) status: Option<ShimStatus>,
     pub(super) lengths: Vec<(StreamName, u64)>,
     /// The first bytes from the offsets that were asked for.
     pub(super) pieces: Vec<(StreamName, u64, Bytes)>,
+}
+
+/// A wish to pause or to go on is durable, or could not be made so.
+#[derive(Debug)]
+pub(super) struct Paused {
+    pub(super) session: u64,
+    pub(super) uid: Uid,
+    /// The frames that wait for it.
+    pub(super) seqs: Vec<u64>,
+    pub(super) placed: Result<(), FileError>,
 }
 
 /// The answer to a cancel for a command without a directory.
@@ -116,14 +147,19 @@ pub(super) struct Read {
 /// A job is done.
 #[derive(Debug)]
 pub(super) enum Done {
-    Intake(Vec<(Uid, Taken)>),
+    Intake {
+        answers: Vec<(Uid, Taken)>,
+        /// Bytes of commands that are no longer held in memory for it.
+        bytes: usize,
+    },
     Spawned(Uid, io::Result<ShimProcess>),
     Looked(Uid, Result<Box<Looked>, RecordError>),
     Recovered(Uid, Result<Recovered, RecordError>),
     /// The agent tried to end it before it was started; `None`: a shim has it.
-    Settled(Uid, Result<Option<End>, RecordError>),
+    Settled(Uid, Result<Option<Box<End>>, RecordError>),
     /// A request to cancel is durable, or could not be made so.
     Requested(Uid, Result<(), FileError>),
+    Paused(Paused),
     Told(Told),
     Read(Box<Read>),
     /// Unsettled commands: what is known of their places now.
@@ -132,12 +168,24 @@ pub(super) enum Done {
         gone: Vec<Uid>,
         failed: Vec<(Uid, FileError)>,
     },
+    /// Cgroups of forgotten commands were removed where nothing lives in them.
+    Swept {
+        /// In some of them something does.
+        left: bool,
+    },
+    /// The disk was looked at.
+    Roomed {
+        /// Whether it has to be looked at again, and when at the latest.
+        again: Option<Duration>,
+    },
     Listed(u64, Vec<wire::InventoryItem>),
     Described {
         session: u64,
         commands: Vec<(Uid, Bytes)>,
         /// Their directories are gone: only the past knows them.
         gone: Vec<Uid>,
+        /// Those for which there was no room in memory yet.
+        rest: Vec<Uid>,
     },
     Recalled(u64, Vec<Recalled>),
     Saved(io::Result<()>),
@@ -146,6 +194,7 @@ pub(super) enum Done {
 /// Makes commands durable, after a look at what is known of the past.
 pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
     let wall = common::clock::unix_ms();
+    let bytes = items.iter().map(Intake::weight).sum();
     let mut answers = Vec::with_capacity(items.len());
     let (mut fresh, mut expired) = (Vec::new(), Vec::new());
     let tombstones = &home.tombstones;
@@ -182,7 +231,7 @@ pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
         }
     }
     if !expired.is_empty() {
-        let kept = tombstones.insert_many(&expired);
+        let kept = with_room(home, FileError::is_full, || tombstones.insert_many(&expired));
         answers.extend(expired.into_iter().map(|tombstone| {
             let taken = match &kept {
                 Ok(()) => Taken::Expired(Box::new(tombstone.end.to_result(tombstone.uid, tombstone.id.0))),
@@ -192,7 +241,7 @@ pub(super) fn intake(home: &Home, now_ms: u64, items: Vec<Intake>) -> Done {
         }));
     }
     accept(home, now_ms, wall, fresh, &mut answers);
-    Done::Intake(answers)
+    Done::Intake { answers, bytes }
 }
 
 fn accept(home: &Home, now_ms: u64, wall: u64, fresh: Vec<(Intake, Operation)>, answers: &mut Vec<(Uid, Taken)>) {
@@ -212,11 +261,27 @@ fn accept(home: &Home, now_ms: u64, wall: u64, fresh: Vec<(Intake, Operation)>, 
             }),
         })
         .collect();
-    let results = accept_many(&home.state, &commands);
+    let mut results = accept_many(&home.state, &commands);
+    let is_full = |result: &Result<(), AcceptError>| matches!(result, Err(AcceptError::File(error)) if error.is_full());
+    // What is only kept for a look makes room for what has to run; the reserve is for results.
+    if results.iter().any(is_full) && home.kept.evict_all().is_ok_and(|gone| gone > 0) {
+        for (command, result) in commands.iter().zip(&mut results) {
+            if is_full(result)
+                && let Some(again) = accept_many(&home.state, std::slice::from_ref(command)).pop()
+            {
+                *result = again;
+            }
+        }
+    }
     for ((command, (item, _)), result) in commands.into_iter().zip(fresh).zip(results) {
         let taken = match (result, command.end) {
             (Ok(()), None) => Taken::Accepted,
             (Ok(()), Some(end)) => Taken::Answered(Box::new(end.to_result(item.uid, item.id))),
+            // The agent lacks something for a moment, and nothing of the command is here.
+            (Err(AcceptError::File(error)), _) if error.is_passing() => {
+                warn!(error = %common::error::Chain(&error), "A command cannot be taken now");
+                Taken::Later
+            }
             (Err(AcceptError::File(error)), _) => failed(&error),
             (Err(AcceptError::Exists(_)), _) => Taken::Here,
             (Err(error @ AcceptError::Unsettled(..)), _) => {
@@ -255,6 +320,8 @@ pub(super) enum Shim {
     First,
     /// There was one before, or may have been.
     Again,
+    /// The same, and the note of it is there: the host could not make the process.
+    Noted,
 }
 
 /// Starts a shim.
@@ -262,7 +329,7 @@ pub(super) fn spawn(home: &Home, uid: Uid, shim: Shim) -> Done {
     let dir = home.dir(uid);
     crash::point("agent.spawn.before");
     let noted = match shim {
-        Shim::First => Ok(()),
+        Shim::First | Shim::Noted => Ok(()),
         Shim::Again => recover::note_respawn(&dir).map(drop).map_err(|error| error.source),
     };
     let child = noted.and_then(|()| home.shim.spawn(&dir, &home.base));
@@ -290,14 +357,17 @@ pub(super) fn look(home: &Home, uid: Uid, wanted: &[(StreamName, u64)]) -> Done 
                 }
             }
         }
-        Ok(Box::new(Looked { history, lengths, pieces }))
+        // Only what is needed on: a large command must not wait in memory for its turn.
+        let (status, record::History { start, end, .. }) = (status::read(&dir), history);
+        Ok(Box::new(Looked { start, end, status, lengths, pieces }))
     });
     Done::Looked(uid, found)
 }
 
 /// Finds out what to do with a directory whose shim may be gone.
 pub(super) fn recover(home: &Home, uid: Uid, now_ms: u64) -> Done {
-    let found = match recover::recover(&home.state, &home.base, uid, now_ms) {
+    let found = with_room(home, is_full, || recover::recover(&home.state, &home.base, uid, now_ms));
+    let found = match found {
         Err(error @ RecordError::Corrupt { .. }) => {
             warn!(task.id = %uid, error = %common::error::Chain(&error), "A damaged command is put aside");
             put_aside(home, uid, now_ms).map(|end| Recovered::Ended(Box::new(end))).map_err(RecordError::File)
@@ -317,21 +387,55 @@ fn put_aside(home: &Home, uid: Uid, now_ms: u64) -> Result<End, FileError> {
     let end = End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms());
     let origin = spec.as_ref().map(|spec| Origin::from(&spec.command));
     let tombstone = Tombstone { uid, id: CommandId(id), expires_ms, end: end.clone(), origin };
-    home.tombstones.insert_many(&[tombstone])?;
+    with_room(home, FileError::is_full, || home.tombstones.insert_many(std::slice::from_ref(&tombstone)))?;
     home.state.quarantine(uid)?;
     Ok(end)
 }
 
+fn is_full(error: &RecordError) -> bool {
+    matches!(error, RecordError::File(error) if error.is_full())
+}
+
 /// Ends a command before it was started.
 pub(super) fn settle(home: &Home, uid: Uid, cancel: &Cancel) -> Done {
-    Done::Settled(uid, recover::cancel_before_start(&home.dir(uid), &cancel.by, &cancel.reason))
+    let end = || recover::cancel_before_start(&home.dir(uid), &cancel.by, &cancel.reason);
+    Done::Settled(uid, with_room(home, is_full, end).map(|end| end.map(Box::new)))
+}
+
+/// Ends a command whose validity passed while it waited for its start (protocol R-CMD-5).
+pub(super) fn expire(home: &Home, uid: Uid) -> Done {
+    let end = || {
+        let Some(mut lock) = RecordLock::try_take(&home.dir(uid))? else { return Ok(None) };
+        if lock.history().start.is_some() && lock.history().end.is_none() {
+            return Ok(None);
+        }
+        if let Some(end) = &lock.history().end {
+            return Ok(Some(end.clone()));
+        }
+        let end = End::expired(common::clock::unix_ms());
+        crash::point("agent.expire-unstarted.before");
+        lock.append_end(end.clone())?;
+        crash::point("agent.expire-unstarted.after");
+        Ok(Some(end))
+    };
+    Done::Settled(uid, with_room(home, is_full, end).map(|end| end.map(Box::new)))
 }
 
 /// Asks a shim to stop its command.
 pub(super) fn request(home: &Home, uid: Uid, cancel: &Cancel) -> Done {
     let grace_ms = (cancel.grace_ms != limits::GRACE_UNSET).then_some(u64::from(cancel.grace_ms));
     let request = CancelRequest { by: cancel.by.clone(), reason: cancel.reason.clone(), grace_ms };
-    Done::Requested(uid, request::cancel(&home.dir(uid), &request).map(drop))
+    let dir = home.dir(uid);
+    Done::Requested(uid, with_room(home, FileError::is_full, || request::cancel(&dir, &request).map(drop)))
+}
+
+/// Asks a shim to hold its command or to let it go on, also one that is not there yet.
+pub(super) fn pause(home: &Home, session: u64, uid: Uid, seqs: Vec<u64>, wish: &PauseRequest) -> Done {
+    let dir = home.dir(uid);
+    crash::point("agent.pause.before");
+    let placed = with_room(home, FileError::is_full, || request::pause(&dir, wish).map(drop));
+    crash::point("agent.pause.after");
+    Done::Paused(Paused { session, uid, seqs, placed })
 }
 
 /// Answers a cancel for a command that has no directory: its end is known, or becomes known now (protocol R-CMD-8).
@@ -345,7 +449,7 @@ pub(super) fn tell(home: &Home, session: u64, seq: u64, cancel: &wire::CommandCa
             let origin = Some(Origin { generation: cancel.generation, operation: String::new(), created_ms: 0 });
             let tombstone = Tombstone { uid, id: CommandId(cancel.id), expires_ms: cancel.expires_ms, end, origin };
             crash::point("agent.cancel.before");
-            tombstones.insert_many(&[tombstone])?;
+            with_room(home, FileError::is_full, || tombstones.insert_many(std::slice::from_ref(&tombstone)))?;
             crash::point("agent.cancel.after");
             Ok(result)
         }
@@ -373,86 +477,23 @@ pub(super) fn read(home: &Home, order: ReadOrder) -> Done {
     Done::Read(Box::new(Read { session, uid, stream, from, reserved: max, next_file, reader, piece }))
 }
 
-/// A command whose end is on the manager.
-#[derive(Debug)]
-pub(super) struct Delivered {
-    pub(super) uid: Uid,
-    pub(super) id: u64,
-    pub(super) generation: u64,
-    pub(super) expires_ms: u64,
-}
-
-impl Delivered {
-    pub(super) fn new(uid: Uid, entry: &Entry) -> Self {
-        Self { uid, id: entry.id, generation: entry.generation, expires_ms: entry.expires_ms }
-    }
-}
-
-/// Replaces directories by tombstones. One that fails is named and holds up no other.
-pub(super) fn forget(home: &Home, delivered: Vec<Delivered>) -> Done {
-    let (mut gone, mut failed, mut graves) = (Vec::new(), Vec::new(), Vec::with_capacity(delivered.len()));
-    for one in delivered {
-        match grave(home, &one) {
-            Ok(grave) => graves.push(grave),
-            Err(error) => failed.push((one.uid, error)),
-        }
-    }
-    crash::point("agent.forget.before");
-    let together = home.tombstones.insert_many(&graves);
-    if let Err(error) = &together
-        && error.is_full()
+/// Reads the commands as they were received, as many as fit into memory at once.
+pub(super) fn describe(home: &Home, session: u64, mut uids: Vec<Uid>) -> Done {
+    let (mut commands, mut gone, mut weight) = (Vec::new(), Vec::new(), 0);
+    uids.reverse();
+    while weight < DESCRIBE
+        && let Some(uid) = uids.pop()
     {
-        // The manager has every byte of them, and the record alone still prevents a second run: their output makes the
-        // room for their tombstones.
-        warn!(error = %common::error::Chain(error), "The disk is full: output that was delivered goes first");
-        for grave in &graves {
-            if let Err(error) = segment::remove_all(&home.dir(grave.uid)) {
-                warn!(task.id = %grave.uid, error = %common::error::Chain(&error), "Delivered output stays");
-            }
-        }
-    }
-    for grave in graves {
-        // What the whole batch did not take may be the fault of one: each for itself then.
-        let buried = if together.is_ok() { Ok(()) } else { home.tombstones.insert_many(std::slice::from_ref(&grave)) };
-        let removed = buried.and_then(|()| {
-            crash::point("agent.forget.after");
-            cgroup::remove(&home.base, grave.uid);
-            home.state.forget(&[grave.uid])
-        });
-        match removed {
-            Ok(()) => gone.push(grave.uid),
-            Err(error) => failed.push((grave.uid, error)),
-        }
-    }
-    Done::Forgot { gone, failed }
-}
-
-/// What is to be kept of a delivered command.
-fn grave(home: &Home, one: &Delivered) -> Result<Tombstone, FileError> {
-    let (end, origin) = match record::read(&home.dir(one.uid)) {
-        Ok(History { end: Some(end), spec, .. }) => (end, Origin::from(&spec.command)),
-        // Not damage: the next try can read it.
-        Err(RecordError::File(error)) if !error.is_missing() => return Err(error),
-        // The end stands in the record or, when that is gone or damaged, was reported from nowhere else.
-        _ => {
-            let origin = Origin { generation: one.generation, operation: String::new(), created_ms: 0 };
-            (End::interrupted(Evidence::RecordCorrupt, common::clock::unix_ms()), origin)
-        }
-    };
-    let (uid, id, expires_ms) = (one.uid, CommandId(one.id), one.expires_ms);
-    Ok(Tombstone { uid, id, expires_ms, end, origin: Some(origin) })
-}
-
-/// Reads the commands as they were received.
-pub(super) fn describe(home: &Home, session: u64, uids: Vec<Uid>) -> Done {
-    let (mut commands, mut gone) = (Vec::new(), Vec::new());
-    for uid in uids {
         match record::read(&home.dir(uid)) {
-            Ok(history) => commands.push((uid, history.spec.raw)),
+            Ok(history) => {
+                weight += history.spec.raw.len();
+                commands.push((uid, history.spec.raw));
+            }
             Err(_) => gone.push(uid),
         }
     }
-    Done::Described { session, commands, gone }
+    uids.reverse();
+    Done::Described { session, commands, gone, rest: uids }
 }
 
 /// Reads what is left of commands that are gone.

@@ -10,11 +10,14 @@
 //! Nothing in memory is needed: killed at any moment, the next start reads the directories and goes on.
 
 mod admission;
+mod places;
 mod ship;
 mod table;
 
+mod burial;
 mod jobs;
 mod notes;
+mod scan;
 
 mod again;
 mod deliver;
@@ -22,7 +25,9 @@ mod dispatcher;
 mod done;
 mod incoming;
 mod past;
+mod pausing;
 mod reconcile;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,15 @@ use common::wire::reconcile_item::Action;
 use common::wire::{Inventory, InventoryItem, Reconcile, ReconcileItem};
 use tracing::{info, warn};
 
+use super::deliver::QUEUE;
 use super::dispatcher::Dispatcher;
 use super::jobs;
 use super::past::Question;
 use super::table::{Cancel, Step};
 use crate::clock::boot_ms;
+
+/// Commands that one job reads to describe them; it stops earlier when they are large.
+const DESCRIBE: usize = 64;
 
 impl Dispatcher {
     /// Begins a session: everything that is durable here is listed. When the manager's store lives another life than
@@ -40,7 +44,7 @@ impl Dispatcher {
         let mut items: Vec<_> = self
             .table
             .iter()
-            .filter(|(_, entry)| !matches!(entry.step, Step::Accepting))
+            .filter(|(_, entry)| !matches!(entry.step(), Step::Accepting))
             .map(|(uid, entry)| entry.item(uid))
             .collect();
         let past: Vec<_> = tombstones
@@ -59,7 +63,6 @@ impl Dispatcher {
 
     /// Acts on the manager's answer to a page.
     pub(super) fn reconcile(&mut self, answer: Reconcile) {
-        let mut describe = Vec::new();
         for item in answer.items {
             let Ok(uid) = Uid::from_wire(&item.uid) else {
                 warn!("The manager answered for something that is no uid");
@@ -73,15 +76,15 @@ impl Dispatcher {
                 Action::Continue | Action::Stop if here => self.attach(uid, &offsets(&item)),
                 Action::Continue | Action::Stop => self.ask_past(uid, Question::Deliver(offsets(&item))),
                 Action::Forget => self.delivered(uid),
-                Action::Describe if here => describe.push(uid),
+                Action::Describe if here => {
+                    if let Some(live) = &mut self.live {
+                        live.describe.push_back(uid);
+                    }
+                }
                 Action::Describe => self.ask_past(uid, Question::Describe),
                 Action::NotMine => self.not_mine(uid),
                 Action::Unspecified => warn!(task.id = %uid, "The manager wants something this agent does not know"),
             }
-        }
-        if !describe.is_empty() {
-            let session = self.session_number();
-            self.job(move |home| jobs::describe(home, session, describe));
         }
         if answer.last {
             self.synced();
@@ -90,6 +93,21 @@ impl Dispatcher {
         {
             live.session.push(Lane::Control, Body::Inventory(page));
         }
+    }
+
+    /// Reads the next commands to describe when there is room for what they say.
+    pub(super) fn pump_describe(&mut self) {
+        let Some(live) = self.live.as_mut().filter(|live| !live.describing && !live.describe.is_empty()) else {
+            return;
+        };
+        if live.session.queued_bytes() >= QUEUE {
+            self.work.hungry = true;
+            return;
+        }
+        live.describing = true;
+        let count = live.describe.len().min(DESCRIBE);
+        let (session, uids) = (live.number, live.describe.drain(..count).collect());
+        self.job(move |home| jobs::describe(home, session, uids));
     }
 
     fn synced(&mut self) {
@@ -121,7 +139,7 @@ impl Dispatcher {
     fn not_mine(&mut self, uid: Uid) {
         let Some(entry) = self.table.get_mut(uid) else { return self.past_over(uid) };
         entry.acked = true;
-        if matches!(entry.step, Step::Accepted) {
+        if matches!(entry.step(), Step::Accepted) {
             self.never_start(uid);
         } else {
             self.forget_if_possible(uid);

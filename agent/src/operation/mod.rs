@@ -4,6 +4,10 @@ mod understand;
 
 mod ping;
 mod run;
+mod script;
+
+mod guards;
+mod words;
 
 pub(crate) use ping::answer as ping_answer;
 pub(crate) use understand::{Operation, Refused, understand};

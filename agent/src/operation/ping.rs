@@ -1,21 +1,15 @@
 //! `agent.ping`: proves that the whole path works, durability included, without a process.
 
-use serde::Deserialize;
 use serde_json::json;
 
 use super::Refused;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoArgs {}
+use super::words::Words;
 
 pub(super) fn check(args: &[u8]) -> Result<(), Refused> {
     if args.is_empty() {
         return Ok(());
     }
-    serde_json::from_slice::<NoArgs>(args)
-        .map(|NoArgs {}| ())
-        .map_err(|error| Refused::new("invalid_args", format!("args: {error}")))
+    Words::read(args, &[]).map(drop)
 }
 
 /// What a ping answers.

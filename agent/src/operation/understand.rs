@@ -2,12 +2,12 @@
 
 use common::limits::MAX_ARGS_BYTES;
 
-use super::{ping, run};
+use super::{ping, run, script};
 
 /// An operation with arguments that were understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// `command.run`: a process under a shim.
+    /// `command.run` or `script.run`: a process under a shim.
     Run,
     /// `agent.ping`: answered by the agent itself, as durably as any other command.
     Ping,
@@ -27,7 +27,7 @@ impl Refused {
 }
 
 /// Names of all operations.
-const NAMES: [&str; 2] = ["agent.ping", "command.run"];
+const NAMES: [&str; 3] = ["agent.ping", "command.run", "script.run"];
 
 /// Understands an operation and its arguments; one that is not known is refused by name (protocol R-CMD-7).
 ///
@@ -39,6 +39,7 @@ pub(crate) fn understand(name: &str, args: &[u8]) -> Result<Operation, Refused> 
     }
     match name {
         "command.run" => run::check(args).map(|()| Operation::Run),
+        "script.run" => script::check(args).map(|()| Operation::Run),
         "agent.ping" => ping::check(args).map(|()| Operation::Ping),
         _ => {
             let mut text = format!("this agent has no operation `{}`", common::escape::text(name));
@@ -58,10 +59,29 @@ mod tests {
         understand(name, args.as_bytes()).err().map(|refused| refused.code)
     }
 
+    fn text(name: &str, args: &str) -> String {
+        understand(name, args.as_bytes()).err().map(|refused| refused.text).unwrap_or_default()
+    }
+
     #[test]
     fn what_is_known_and_makes_sense_passes() {
-        assert_eq!(understand("command.run", br#"{"run":["true"]}"#), Ok(Operation::Run));
-        assert_eq!(understand("command.run", br#"{"shell":"a | b"}"#), Ok(Operation::Run));
+        for args in [
+            r#"{"run":["true"]}"#,
+            r#"{"run":["true", ""]}"#,
+            r#"{"shell":"a | b"}"#,
+            r#"{"shell":"a","run":null}"#,
+            r#"{"run":["a"],"creates":"/x","removes":"/y","unless":"test -e z","only_if":["test","-e","z"]}"#,
+        ] {
+            assert_eq!(understand("command.run", args.as_bytes()), Ok(Operation::Run), "{args}");
+        }
+        for args in [
+            r##"{"content":"#!/bin/sh\ntrue\n"}"##,
+            r#"{"content":"x","interpreter":"python3"}"#,
+            r#"{"content":"x","interpreter":["python3","-u"],"args":["a",""],"creates":"/x"}"#,
+            r#"{"content":"x","args":[]}"#,
+        ] {
+            assert_eq!(understand("script.run", args.as_bytes()), Ok(Operation::Run), "{args}");
+        }
         assert_eq!(understand("agent.ping", b"{}"), Ok(Operation::Ping));
         assert_eq!(understand("agent.ping", b""), Ok(Operation::Ping));
     }
@@ -78,14 +98,33 @@ mod tests {
             r#"{"run":[]}"#,
             r#"{"run":[""]}"#,
             r#"{"run":["a"],"shell":"b"}"#,
+            r#"{"run":["a"],"run":["b"]}"#,
             r#"{"run":"a"}"#,
             r#"{"run":["a\u0000"]}"#,
             r#"{"shell":"a\u0000"}"#,
             r#"{"shell":""}"#,
+            r#"{"shell":1}"#,
             r#"{"rum":["a"]}"#,
             r#"{"run":[1]}"#,
+            r#"{"run":["a"],"content":"b"}"#,
+            r#"{"creates":"/x"}"#,
         ] {
             assert_eq!(code("command.run", args), Some("invalid_args"), "{args}");
+        }
+        for args in [
+            "{}",
+            r#"{"content":""}"#,
+            r#"{"content":"a\u0000"}"#,
+            r#"{"content":["a"]}"#,
+            r#"{"content":"a","interpreter":""}"#,
+            r#"{"content":"a","interpreter":[]}"#,
+            r#"{"content":"a","interpreter":[""]}"#,
+            r#"{"content":"a","interpreter":7}"#,
+            r#"{"content":"a","args":"b"}"#,
+            r#"{"content":"a","args":["\u0000"]}"#,
+            r#"{"content":"a","run":["b"]}"#,
+        ] {
+            assert_eq!(code("script.run", args), Some("invalid_args"), "{args}");
         }
         assert_eq!(code("agent.ping", r#"{"x":1}"#), Some("invalid_args"));
         let large = format!(r#"{{"shell":"{}"}}"#, "x".repeat(MAX_ARGS_BYTES));
@@ -93,8 +132,37 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_of_the_keyboard_gets_a_suggestion() {
-        let refused = understand("command.rum", b"{}").err();
-        assert!(refused.is_some_and(|refused| refused.text.contains("`command.run`")));
+    fn guards_are_judged_for_both_kinds_of_process() {
+        for guard in [
+            r#""creates":"x""#,
+            r#""creates":"""#,
+            r#""creates":["/x"]"#,
+            r#""removes":"/x\u0000""#,
+            r#""unless":"""#,
+            r#""unless":[]"#,
+            r#""unless":[1]"#,
+            r#""only_if":true"#,
+            r#""only_if":["a\u0000"]"#,
+        ] {
+            for (name, args) in [
+                ("command.run", format!(r#"{{"run":["a"],{guard}}}"#)),
+                ("script.run", format!(r#"{{"content":"a",{guard}}}"#)),
+            ] {
+                assert_eq!(code(name, &args), Some("invalid_args"), "{name} {args}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_where_and_what_was_probably_meant() {
+        assert!(text("command.rum", "{}").contains("did you mean `command.run`?"));
+        assert_eq!(text("command.run", r#"{"shel":"a"}"#), "args: there is no `shel`; did you mean `shell`?");
+        assert_eq!(
+            text("command.run", r#"{"run":["a"],"creats":"/x"}"#),
+            "args: there is no `creats`; did you mean `creates`?"
+        );
+        assert_eq!(text("command.run", r#"{"run":["a", 1]}"#), "args.run[1]: is a text");
+        assert_eq!(text("script.run", r#"{"content":"a","creates":"x"}"#), "args.creates: is an absolute path");
+        assert_eq!(text("agent.ping", r#"{"banana":1}"#), "args: there is no `banana`; there are no arguments");
     }
 }

@@ -1,29 +1,41 @@
-//! Everything a command runs: who of it lives, how it is asked to stop, how it is killed.
+//! Everything a command runs: who of it lives, how it is asked to stop, held still, killed.
 //!
 //! The shim is the subreaper of all of it, so "no children left" means that nothing of it lives, wherever it went;
-//! the cgroup is what makes killing quick and complete.
+//! the cgroup is what makes killing and pausing quick and complete. Without one everything that descends from the shim
+//! is stopped first and killed then: what is stopped does not fork away.
 
-use std::path::PathBuf;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group};
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group};
-
-use super::{cgroup, process};
+use super::cgroup::{self, Pen, Rung};
+use super::process::{self, Known};
+use super::signals;
 
 /// The processes of one command.
 pub(super) struct Crew {
     /// The leaf `work`; none: best effort.
-    work: Option<PathBuf>,
+    pen: Option<Pen>,
     main: Pid,
     /// How the main process ended.
     pub(super) status: Option<WaitStatus>,
     gone: bool,
     /// Processes that had left the cgroup were found and killed.
     pub(super) escaped: bool,
+    /// It was frozen and not thawed since.
+    held: bool,
+    /// Best effort: who was stopped by us.
+    stopped: Vec<Known>,
 }
 
 impl Crew {
-    pub(super) fn new(work: Option<PathBuf>, main: Pid) -> Self {
-        Self { work, main, status: None, gone: false, escaped: false }
+    pub(super) fn new(pen: Option<Pen>, main: Pid) -> Self {
+        Self { pen, main, status: None, gone: false, escaped: false, held: false, stopped: Vec::new() }
+    }
+
+    /// Another process takes the place of the main one, which has ended.
+    pub(super) fn next_main(&mut self, main: Pid) {
+        self.main = main;
+        self.status = None;
+        self.gone = false;
     }
 
     /// Collects the dead.
@@ -50,11 +62,30 @@ impl Crew {
         self.gone
     }
 
-    /// Asks everything to end; what is stopped is woken to hear it.
-    pub(super) fn ask(&self) {
-        let signals = [Signal::TERM, Signal::CONT];
-        match &self.work {
-            Some(work) => cgroup::signal(work, &signals),
+    /// The processes that live, by number.
+    pub(super) fn alive(&self) -> Vec<i32> {
+        let mut found = process::descendants(getpid().as_raw_pid());
+        if let Some(pen) = &self.pen {
+            found.extend(pen.processes().into_iter().map(Pid::as_raw_pid).filter(|pid| cgroup::is_alive(*pid)));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Asks it to end by the signal of that number, 0: TERM. What was stopped or frozen is woken to hear it.
+    ///
+    /// With `only_main` the others hear nothing, unless the main process has ended already.
+    pub(super) fn ask(&mut self, signal: u32, only_main: bool) {
+        let signals = [signals::numbered(signal).unwrap_or(Signal::TERM), Signal::CONT];
+        match &self.pen {
+            // Not collected yet: the number is its own.
+            _ if only_main && self.status.is_none() => {
+                for signal in signals {
+                    let _ = kill_process(self.main, signal);
+                }
+            }
+            Some(pen) => pen.signal(&signals),
             None => {
                 if self.status.is_none() {
                     for signal in signals {
@@ -62,49 +93,89 @@ impl Crew {
                     }
                 }
                 // A second TERM could interrupt what the first one began: who is in the group has heard it.
-                self.signal_outside(&signals);
+                let group = self.main.as_raw_pid();
+                let heard = self.status.is_none();
+                process::signal_descendants_where(getpid().as_raw_pid(), &signals, |stat| {
+                    !heard || stat.group != group
+                });
             }
         }
+        self.thaw();
     }
 
     /// Kills everything, once; to be repeated until it is gone.
     pub(super) fn kill(&mut self) {
-        match &self.work {
-            Some(work) => cgroup::kill(work),
+        match &self.pen {
+            Some(pen) => pen.kill(),
             None => {
-                // The group's number is ours as long as the main process was not collected.
-                if self.status.is_none() {
-                    let _ = kill_process_group(self.main, Signal::KILL);
-                }
-                process::signal_descendants(getpid().as_raw_pid(), &[Signal::KILL]);
+                process::kill_descendants(getpid().as_raw_pid());
+                // They are dead or dying: nobody is left to be woken.
+                self.stopped.clear();
             }
         }
-        if self.work.is_some() && !self.lives_in_cgroup() {
+        // Frozen work of version 1 dies when it is thawed.
+        self.thaw();
+        if self.pen.is_some() && !self.lives_in_cgroup() {
             self.kill_escaped();
         }
     }
 
-    fn signal_outside(&self, signals: &[Signal]) {
-        let group = self.main.as_raw_pid();
-        process::signal_descendants_where(getpid().as_raw_pid(), signals, |stat| stat.group != group);
+    /// Holds everything where it stands; `false` when something still moves: look with [`Crew::frozen`] again.
+    pub(super) fn freeze(&mut self) -> bool {
+        self.held = true;
+        match &self.pen {
+            Some(pen) => pen.freeze(),
+            None => process::stop_descendants(getpid().as_raw_pid(), &mut self.stopped),
+        }
+    }
+
+    /// Tells whether everything stands still because it was frozen.
+    pub(super) fn frozen(&self) -> bool {
+        if !self.held {
+            return false;
+        }
+        match &self.pen {
+            Some(pen) => pen.frozen(),
+            None => {
+                let still = |pid| process::stat(pid).is_none_or(|stat| stat.stopped || stat.zombie);
+                process::descendants(getpid().as_raw_pid()).into_iter().all(still)
+            }
+        }
+    }
+
+    /// Tells whether what is frozen stays so by itself: signals alone can be undone by anybody.
+    pub(super) fn stays_frozen(&self) -> bool {
+        self.pen.is_some()
+    }
+
+    /// Lets everything go on that was frozen.
+    pub(super) fn thaw(&mut self) {
+        if !std::mem::take(&mut self.held) {
+            return;
+        }
+        match &self.pen {
+            Some(pen) => pen.thaw(),
+            None => process::wake(&std::mem::take(&mut self.stopped)),
+        }
     }
 
     /// Kills descendants that are not in the command's cgroup any more.
     fn kill_escaped(&mut self) {
-        let Some(work) = self.work.as_deref() else { return };
+        let Some(pen) = &self.pen else { return };
         // A process that is just ending may still be listed as ours; only one that is elsewhere has escaped.
-        let Some(mark) = work.parent().and_then(|group| group.file_name()) else { return };
+        let Some(mark) = pen.path().parent().and_then(|group| group.file_name()) else { return };
         let mark = mark.to_string_lossy();
+        let controller = (pen.rung() == Rung::V1).then_some("freezer");
         let away = process::descendants(getpid().as_raw_pid())
             .into_iter()
-            .any(|pid| process::cgroup(pid).is_some_and(|path| !path.contains(mark.as_ref())));
+            .any(|pid| process::cgroup(pid, controller).is_some_and(|path| !path.contains(mark.as_ref())));
         if away {
             self.escaped = true;
-            process::signal_descendants(getpid().as_raw_pid(), &[Signal::KILL]);
+            process::kill_descendants(getpid().as_raw_pid());
         }
     }
 
     fn lives_in_cgroup(&self) -> bool {
-        self.work.as_deref().is_some_and(cgroup::populated)
+        self.pen.as_ref().is_some_and(Pen::populated)
     }
 }

@@ -11,15 +11,19 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::cgroup::{self, Base};
+use super::cgroup::{self, Base, Place, Rung};
 use super::spawn;
 
-/// The command's cgroup; not set: best effort.
-pub(super) const CGROUP_VARIABLE: &str = "PAPRIKA_SHIM_CGROUP";
+/// The command's cgroup of version 2: all that shims of version 0.1 know. Neither this nor the next set: best effort.
+const CGROUP_VARIABLE: &str = "PAPRIKA_SHIM_CGROUP";
+/// The same and more, as JSON ([`Place`]).
+const PLACE_VARIABLE: &str = "PAPRIKA_SHIM_PLACE";
 /// Set when the shim has to move itself there.
-pub(super) const JOIN_VARIABLE: &str = "PAPRIKA_SHIM_JOIN";
+const JOIN_VARIABLE: &str = "PAPRIKA_SHIM_JOIN";
 /// The agent's name, for the command's environment.
 pub(super) const AGENT_VARIABLE: &str = "PAPRIKA_AGENT";
+/// Handed on to shims where tests set them.
+const TEST_VARIABLES: [&str; 2] = ["PAPRIKA_CRASH_POINT", common::clock::OFFSET_VARIABLE];
 
 /// How a shim is started.
 #[derive(Debug, Clone)]
@@ -60,18 +64,26 @@ impl ShimCommand {
             argv.push(text(word.as_bytes())?);
         }
         let mut env = vec![text(format!("{AGENT_VARIABLE}={}", self.agent).as_bytes())?];
-        if cfg!(debug_assertions)
-            && let Some(point) = std::env::var_os("PAPRIKA_CRASH_POINT")
-        {
-            env.push(text(&[b"PAPRIKA_CRASH_POINT=", point.as_bytes()].concat())?);
+        if cfg!(debug_assertions) {
+            for name in TEST_VARIABLES {
+                if let Some(value) = std::env::var_os(name) {
+                    env.push(text(&[name.as_bytes(), b"=", value.as_bytes()].concat())?);
+                }
+            }
         }
-        let Some(group) = base.of(uid) else {
+        let Some(place) = base.place(uid) else {
             return spawn::exec_detached(&exe, &argv, &env, None).map(ShimProcess::from);
         };
-        let leaf = cgroup::make_leaf(&group, "shim")?;
-        env.push(text(&[CGROUP_VARIABLE.as_bytes(), b"=", group.as_os_str().as_bytes()].concat())?);
-        let place = cgroup::open(&leaf)?;
-        match spawn::exec_detached(&exe, &argv, &env, Some(place.as_fd())) {
+        let json = serde_json::to_string(&place).map_err(io::Error::from)?;
+        env.push(text(format!("{PLACE_VARIABLE}={json}").as_bytes())?);
+        if place.rung == Rung::V1 {
+            // A leaf for the shim would protect it from nothing: kills and freezes name the leaf `work`.
+            return spawn::exec_detached(&exe, &argv, &env, None).map(ShimProcess::from);
+        }
+        let leaf = cgroup::make_leaf(&place.group, "shim")?;
+        env.push(text(&[CGROUP_VARIABLE.as_bytes(), b"=", place.group.as_os_str().as_bytes()].concat())?);
+        let leaf = cgroup::open(&leaf)?;
+        match spawn::exec_detached(&exe, &argv, &env, Some(leaf.as_fd())) {
             // The kernel (before 5.7, or a filter) does not know the way: the shim goes there on foot.
             Err(error) if is_unknown_call(&error) => {
                 env.push(text(format!("{JOIN_VARIABLE}=1").as_bytes())?);
@@ -116,6 +128,20 @@ impl ShimProcess {
     pub fn wait_blocking(self) -> io::Result<()> {
         collect(&self.handle)
     }
+}
+
+/// The place that this shim was given. One that only names a cgroup of version 2 comes from an agent of version 0.1.
+pub(super) fn place_from_env() -> Option<Place> {
+    let place = |json: String| serde_json::from_str(&json).ok();
+    std::env::var(PLACE_VARIABLE).ok().and_then(place).or_else(|| {
+        let group = PathBuf::from(std::env::var_os(CGROUP_VARIABLE)?);
+        Some(Place { group, rung: Rung::V2, controllers: Vec::new() })
+    })
+}
+
+/// Tells whether this shim has to move itself into its leaf.
+pub(super) fn has_to_join() -> bool {
+    std::env::var_os(JOIN_VARIABLE).is_some()
 }
 
 fn collect(handle: &OwnedFd) -> io::Result<()> {

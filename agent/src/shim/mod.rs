@@ -2,27 +2,37 @@
 //!
 //! ```text
 //! lock ─► cancelled already? ─► fork, held at the door ─► START durable ─► go ─► exec
-//!                                                                          │
-//!                    wake (requests), output, children, timeout ◄── watch ─┘
-//!                                                                          │ all gone, pipes empty
-//!                                             streams synced ─► END durable ─► note to the agent
+//!                                  ▲    (guards first, then the main process)     │
+//!                                  └──────────── needed: the next one ◄───────────┤
+//!                    wake (requests), output, children, timeout, pause ◄── watch ─┘
+//!                                                                            │ all gone, pipes empty
+//!                                               streams synced ─► END durable ─► note to the agent
 //! ```
 //!
-//! It lives on when the agent does not: everything it says, it says in files. No runtime, no threads; `spawn` is the
-//! only file with unsafe code.
+//! It lives on when the agent does not: everything it says, it says in files. No runtime, no threads; `spawn` and one
+//! line of `signals` are the only unsafe code.
 
 pub mod cgroup;
 pub mod launch;
 pub mod process;
 
+mod guards;
+mod posture;
 mod program;
+mod script;
 mod users;
 
 mod output;
+mod prepare;
 mod spawn;
 
 mod crew;
+mod ending;
+mod fence;
+mod notifier;
 mod run;
+mod signals;
+mod verdict;
 mod watch;
 
 pub use cgroup::Base;

@@ -2,6 +2,9 @@
 //!
 //! Files are cut at fixed sizes so that a quota can take whole ones: the head of a stream stays, then the oldest go.
 //! What a full disk does not take is counted: the next file begins behind the gap. The command never waits for room.
+//!
+//! The page cache is left to the kernel: of a flood at most the quota is dirty, because files that the quota takes never
+//! reach the disk. Writing them out earlier would only cost the disk bytes that nobody keeps.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,17 +12,14 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use common::limits::{DEFAULT_OUTPUT_QUOTA, OUTPUT_HEAD};
 use common::model::StreamName;
 
 use crate::commands::segment;
 use crate::commands::{GapRange, MAX_SEGMENTS, SegmentEnd, StreamEnd, narrow};
 
-/// Kept of one stream when the command says nothing else.
-const DEFAULT_QUOTA: u64 = 256 * 1024 * 1024;
 /// A file of a stream.
 const SEGMENT: u64 = 16 * 1024 * 1024;
-/// The first file: what is never taken.
-const HEAD: u64 = 10 * 1024 * 1024;
 /// Files are not smaller than this, whatever the quota.
 const SEGMENT_MIN: u64 = 64 * 1024;
 /// At least so many files fit into a quota.
@@ -45,6 +45,15 @@ pub(super) struct StreamWriter {
     pub(super) lost: bool,
 }
 
+/// What became of making a stream durable.
+#[derive(Debug)]
+pub(super) struct Synced {
+    /// There are files whose names need a sync of the directory.
+    pub(super) names: bool,
+    /// Why some of it may not outlive a crash.
+    pub(super) failed: Option<io::Error>,
+}
+
 /// How a stream is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sizes {
@@ -62,9 +71,9 @@ struct Open {
 
 impl Sizes {
     fn of(quota: u64) -> Self {
-        let quota = if quota == 0 { DEFAULT_QUOTA } else { quota };
+        let quota = if quota == 0 { DEFAULT_OUTPUT_QUOTA } else { quota };
         let segment = SEGMENT.min(quota / SEGMENTS).max(SEGMENT_MIN).max(quota / SEGMENTS_MAX);
-        Self { head: HEAD.min(segment), segment, quota }
+        Self { head: OUTPUT_HEAD.min(segment), segment, quota }
     }
 }
 
@@ -105,16 +114,25 @@ impl StreamWriter {
         }
     }
 
-    /// Makes what was written durable; `true` when there are files whose names need a sync of the directory.
-    pub(super) fn sync(&mut self) -> io::Result<bool> {
-        if let Some(open) = &self.open {
-            open.file.sync_data()?;
-        }
-        for segment in &self.closed {
-            File::open(self.path(segment.offset))?.sync_data()?;
-        }
+    /// Makes what was written durable. What could not be has no hash afterwards: nobody vouches for it.
+    pub(super) fn sync(&mut self) -> Synced {
+        let open = self.open.as_ref().map(|open| (open.start, open.file.sync_data()));
         self.close();
-        Ok(self.made_files)
+        let mut failed = None;
+        for segment in &mut self.closed {
+            let synced = match &open {
+                Some((start, synced)) if *start == segment.offset => {
+                    synced.as_ref().map(drop).map_err(|error| io::Error::new(error.kind(), error.to_string()))
+                }
+                _ => File::open(self.dir.join(segment::name(self.stream, segment.offset)))
+                    .and_then(|file| file.sync_data()),
+            };
+            if let Err(error) = synced {
+                segment.blake3.clear();
+                failed.get_or_insert(error);
+            }
+        }
+        Synced { names: self.made_files, failed }
     }
 
     /// What END says about it; none when the command wrote nothing.
@@ -240,7 +258,7 @@ mod tests {
     fn a_stream_without_bytes_makes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = StreamWriter::new(dir.path(), StreamName::Stdout, 0);
-        assert!(!writer.sync().unwrap());
+        assert!(!writer.sync().names);
         assert!(writer.end().is_none());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
@@ -253,7 +271,7 @@ mod tests {
         for chunk in content.chunks(10_007) {
             writer.write(chunk, Instant::now());
         }
-        writer.sync().unwrap();
+        assert!(writer.sync().failed.is_none());
         let end = writer.end().unwrap();
         assert_eq!(end.length, content.len() as u64);
         assert_eq!(end.gaps.len(), 1);
@@ -290,13 +308,27 @@ mod tests {
         fs::rename(&aside, &real).unwrap();
         writer.write(b"too early", start + FULL_PAUSE / 2);
         writer.write(b"def", start + FULL_PAUSE);
-        writer.sync().unwrap();
+        assert!(writer.sync().failed.is_none());
         let end = writer.end().unwrap();
         assert!(writer.lost);
         assert_eq!(end.length, 19);
         assert_eq!(end.gaps, vec![GapRange { offset: 3, length: 13 }]);
         let pieces: Vec<_> = back(&real, end.length).into_iter().map(|(_, piece)| piece).collect();
         assert_eq!(pieces, [Piece::Bytes("abc".into()), Piece::Gap(13), Piece::Bytes("def".into())]);
+    }
+
+    #[test]
+    fn what_could_not_be_synced_has_no_hash_that_vouches_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = StreamWriter::new(dir.path(), StreamName::Stdout, 8 * SEGMENT_MIN);
+        writer.write(&vec![b'x'; 2 * SEGMENT_MIN as usize + 5], Instant::now());
+        // As if its sync failed: the second file cannot be reached any more.
+        fs::remove_file(dir.path().join(segment::name(StreamName::Stdout, SEGMENT_MIN))).unwrap();
+        let synced = writer.sync();
+        assert!(synced.names && synced.failed.is_some());
+        let end = writer.end().unwrap();
+        let vouched: Vec<_> = end.segments.iter().map(|segment| !segment.blake3.is_empty()).collect();
+        assert_eq!((vouched, end.length), (vec![true, false, true], 2 * SEGMENT_MIN + 5));
     }
 
     #[test]
@@ -310,7 +342,7 @@ mod tests {
             writer.lose(1 + round % 2);
         }
         writer.write(b"last", Instant::now());
-        writer.sync().unwrap();
+        assert!(writer.sync().failed.is_none());
         let end = writer.end().unwrap();
         assert_eq!(end.gaps.len(), MAX_GAPS);
         assert!(end.segments.len() <= MAX_SEGMENTS);

@@ -1,5 +1,6 @@
 //! What `/proc` says about processes: who is whose child, since when, in which boot.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,6 +10,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The variable by which processes of a command are known when nothing else tells.
 pub(crate) const UID_VARIABLE: &str = "PAPRIKA_COMMAND_UID";
+
+/// How often those that appeared meanwhile are stopped too: a fork bomb within a limit stands after a few.
+const STOP_ROUNDS: u32 = 64;
+/// What lives is looked for so often until a deadline.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// What daemon and shim have: nearly immune, but after the kernel's own.
+const PROTECTED: &[u8] = b"-900";
 
 /// One line of `/proc/<pid>/stat`, as far as it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +31,12 @@ pub struct Stat {
     pub start_time: u64,
     /// It is dead and only waits for its parent.
     pub zombie: bool,
+    /// It was stopped by a signal.
+    pub stopped: bool,
 }
+
+/// A process and when it began: a number alone may have a new owner.
+pub(crate) type Known = (i32, u64);
 
 /// The id of this boot.
 ///
@@ -39,8 +52,18 @@ pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Makes the kernel's OOM killer take others before this process; without the right to, nothing changes. Children
+/// inherit it: who makes one sets its own value.
+pub fn protect_from_oom() {
+    drop(fs::write("/proc/self/oom_score_adj", PROTECTED));
+}
+
 /// The living processes that descend from `root`, without itself.
 pub(crate) fn descendants(root: i32) -> Vec<i32> {
+    family(root).into_iter().map(|(pid, _)| pid).collect()
+}
+
+fn family(root: i32) -> Vec<(i32, Stat)> {
     let all: Vec<(i32, Stat)> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
     let mut found = vec![root];
     let mut next = 0;
@@ -48,57 +71,149 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
         next += 1;
         found.extend(all.iter().filter(|(pid, stat)| stat.parent == parent && *pid != root).map(|(pid, _)| *pid));
     }
-    found.retain(|pid| *pid != root && all.iter().any(|(other, stat)| other == pid && !stat.zombie));
-    found
+    all.into_iter().filter(|(pid, stat)| *pid != root && !stat.zombie && found.contains(pid)).collect()
 }
 
 /// Gives signals to the living descendants of `root`; answers how many there were.
 pub(crate) fn signal_descendants(root: i32, signals: &[Signal]) -> usize {
-    signal_found(signals, || descendants(root))
+    signal_found(family(root), signals)
 }
 
 /// The same for those that are `wanted`.
 pub(crate) fn signal_descendants_where(root: i32, signals: &[Signal], wanted: impl Fn(&Stat) -> bool) -> usize {
-    signal_found(signals, || {
-        let mut found = descendants(root);
-        found.retain(|pid| stat(*pid).is_some_and(|stat| wanted(&stat)));
-        found
+    let mut found = family(root);
+    found.retain(|(_, stat)| wanted(stat));
+    signal_found(found, signals)
+}
+
+/// Stops the descendants of `root` where they stand, again until no new one appears; adds those that ran before.
+///
+/// Nothing of a fork bomb can be counted while it forks. What is stopped forks no more.
+pub(crate) fn stop_descendants(root: i32, stopped: &mut Vec<Known>) -> bool {
+    let mut reached = HashSet::new();
+    for _ in 0..STOP_ROUNDS {
+        // Each at once when it is found: one that forks and exits all the time is gone after a look at all of `/proc`.
+        let mut next = vec![root];
+        let mut found = 0;
+        while let Some(parent) = next.pop() {
+            for child in children(parent) {
+                next.push(child);
+                found += usize::from(stop_one(child, &mut reached, stopped));
+            }
+        }
+        // That list may miss some, and not every kernel has it.
+        for (pid, _) in family(root) {
+            found += usize::from(stop_one(pid, &mut reached, stopped));
+        }
+        if found == 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// Kills the descendants of `root`: stopped first, so that none is born while the others die.
+pub(crate) fn kill_descendants(root: i32) {
+    stop_descendants(root, &mut Vec::new());
+    signal_descendants(root, &[Signal::KILL]);
+}
+
+/// Stops a process that was not reached before; `false`: it was, or there is nothing to stop.
+fn stop_one(pid: i32, reached: &mut HashSet<Known>, stopped: &mut Vec<Known>) -> bool {
+    let Some(seen) = stat(pid).filter(|stat| !stat.zombie) else { return false };
+    if !reached.insert((pid, seen.start_time)) {
+        return false;
+    }
+    if signal_found([(pid, seen)], &[Signal::STOP]) == 0 {
+        // Gone meanwhile; what it forked is what the next round is for.
+        return true;
+    }
+    // Who had stopped by itself is not ours to wake.
+    if !seen.stopped {
+        stopped.push((pid, seen.start_time));
+    }
+    true
+}
+
+/// The children of a process, as the kernel keeps them.
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Lets processes go on that were stopped, if they still are who they were.
+pub(crate) fn wake(stopped: &[Known]) {
+    let still = |(pid, start): &Known| Some((*pid, stat(*pid).filter(|stat| stat.start_time == *start)?));
+    signal_found(stopped.iter().filter_map(still), &[Signal::CONT]);
+}
+
+/// The cgroup of a process in the tree of version 2, or in that of a controller of version 1.
+pub(crate) fn cgroup(pid: i32, controller: Option<&str>) -> Option<String> {
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    cgroup_in(&table, controller)
+}
+
+fn cgroup_in(table: &str, controller: Option<&str>) -> Option<String> {
+    table.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let wanted = match controller {
+            None => controllers.is_empty(),
+            Some(name) => controllers.split(',').any(|one| one == name),
+        };
+        wanted.then(|| path.to_owned())
     })
 }
 
-/// The path of a process in the tree of version 2.
-pub(crate) fn cgroup(pid: i32) -> Option<String> {
-    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    table.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))
+/// What of a command lives outside of cgroups when its shim is gone: its main process, that one's session, and whatever
+/// carries its uid in the environment.
+pub(crate) fn leftovers(uid: Uid, main: Option<i32>) -> Vec<i32> {
+    left(uid, main).map(|(pid, _)| pid).collect()
 }
 
-/// Kills what a command without a cgroup left behind when its shim is gone: its main process, that one's session, and whatever carries its uid
-/// in the environment. Answers how many still live at the deadline.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "in the blocking pool, after a kill, of processes that are not our children"
-)]
-pub(crate) fn kill_leftovers(uid: Uid, main: Option<i32>, within: Duration) -> usize {
+/// Kills what a command left behind when its shim is gone; answers what still lives at the deadline.
+///
+/// Stopped first, each at once when it is found, for the same reason as [`stop_descendants`].
+pub(crate) fn kill_leftovers(uid: Uid, main: Option<i32>, within: Duration) -> Vec<i32> {
     let deadline = Instant::now() + within;
-    let mark = format!("{UID_VARIABLE}={uid}").into_bytes();
-    let ours = i32::try_from(std::process::id()).unwrap_or(0);
-    let find = || -> Vec<i32> {
-        pids()
-            .filter(|pid| *pid != ours)
-            .filter(|pid| {
-                let Some(stat) = stat(*pid) else { return false };
-                // The main process may not have made its session yet.
-                !stat.zombie && (Some(*pid) == main || Some(stat.session) == main || carries(*pid, &mark))
-            })
-            .collect()
-    };
     loop {
-        let found = signal_found(&[Signal::KILL], find);
-        if found == 0 || Instant::now() >= deadline {
+        let mut reached = HashSet::new();
+        for _ in 0..STOP_ROUNDS {
+            let mut found = 0;
+            for (pid, _) in left(uid, main) {
+                found += usize::from(stop_one(pid, &mut reached, &mut Vec::new()));
+            }
+            if found == 0 || Instant::now() >= deadline {
+                break;
+            }
+        }
+        signal_found(left(uid, main), &[Signal::KILL]);
+        let found = leftovers(uid, main);
+        if found.is_empty() || Instant::now() >= deadline {
             return found;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "in the blocking pool; the dead are not our children to wait for"
+        )]
+        std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+fn left(uid: Uid, main: Option<i32>) -> impl Iterator<Item = (i32, Stat)> {
+    let mark = format!("{UID_VARIABLE}={uid}").into_bytes();
+    let ours = i32::try_from(std::process::id()).unwrap_or(0);
+    // The main process may not have made its session yet.
+    let belongs = move |pid: i32, stat: &Stat| {
+        !stat.zombie && (Some(pid) == main || Some(stat.session) == main || carries(pid, &mark))
+    };
+    pids()
+        .filter(move |pid| *pid != ours)
+        .filter_map(|pid| Some((pid, stat(pid)?)))
+        .filter(move |(pid, stat)| belongs(*pid, stat))
 }
 
 fn carries(pid: i32, mark: &[u8]) -> bool {
@@ -106,24 +221,20 @@ fn carries(pid: i32, mark: &[u8]) -> bool {
         .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark))
 }
 
-/// Signals through handles; only what is found again after the handle was opened: a pid may change its owner.
-fn signal_found(signals: &[Signal], find: impl Fn() -> Vec<i32>) -> usize {
-    let opened: Vec<_> = find()
-        .into_iter()
-        .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
-        .collect();
-    if opened.is_empty() {
-        return 0;
-    }
-    let still = find();
+/// Signals through handles: a number may change its owner between the look and the signal. What began when it was
+/// found and lives after its handle was opened is what the handle means.
+fn signal_found(found: impl IntoIterator<Item = (i32, Stat)>, signals: &[Signal]) -> usize {
     let mut count = 0;
-    for (pid, handle) in opened {
-        if still.contains(&pid) {
-            count += 1;
-            for signal in signals {
-                // Gone already: fine.
-                let _ = pidfd_send_signal(&handle, *signal);
-            }
+    for (pid, seen) in found {
+        let Some(number) = Pid::from_raw(pid) else { continue };
+        let Ok(handle) = pidfd_open(number, PidfdFlags::empty()) else { continue };
+        if stat(pid).is_none_or(|now| now.start_time != seen.start_time) {
+            continue;
+        }
+        count += 1;
+        for signal in signals {
+            // Gone already: fine.
+            let _ = pidfd_send_signal(&handle, *signal);
         }
     }
     count
@@ -144,6 +255,7 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let fields: Vec<&str> = text.split_ascii_whitespace().collect();
     Some(Stat {
         zombie: matches!(*fields.first()?, "Z" | "X"),
+        stopped: matches!(*fields.first()?, "T" | "t"),
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
@@ -158,7 +270,7 @@ mod tests {
     #[test]
     fn the_name_of_a_process_cannot_fool_the_parser() {
         let line = b"42 (a) S 1 9) Z 7 8 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 1\n";
-        let expected = Stat { parent: 7, group: 8, session: 9, start_time: 777, zombie: true };
+        let expected = Stat { parent: 7, group: 8, session: 9, start_time: 777, zombie: true, stopped: false };
         assert_eq!(parse_stat(line), Some(expected));
         assert_eq!(parse_stat(b""), None);
         assert_eq!(parse_stat(b"1 (x) R"), None);
@@ -170,5 +282,14 @@ mod tests {
         let parent = stat(ours).map(|stat| stat.parent);
         assert!(parent.is_some_and(|parent| descendants(parent).contains(&ours)));
         assert!(boot_id().is_ok_and(|id| id.len() == 36));
+    }
+
+    #[test]
+    fn the_cgroup_of_either_version_is_found() {
+        let table = "3:cpu,cpuacct:/a/b\n2:freezer:/c:d\n1:name=systemd:/e\n0::/f\n";
+        assert_eq!(cgroup_in(table, None).as_deref(), Some("/f"));
+        assert_eq!(cgroup_in(table, Some("freezer")).as_deref(), Some("/c:d"));
+        assert_eq!(cgroup_in(table, Some("cpuacct")).as_deref(), Some("/a/b"));
+        assert_eq!(cgroup_in(table, Some("memory")), None);
     }
 }

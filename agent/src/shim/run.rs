@@ -2,43 +2,39 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use common::id::Uid;
 use common::model::{Outcome, StreamName};
 use common::wire::Command;
-use common::{clock, crash, durable};
-use nix::sys::signal::{SigSet, Signal as NixSignal};
+use common::{clock, crash};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::fs::{MemfdFlags, OFlags};
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Pid, WaitStatus};
+use rustix::fs::OFlags;
+use rustix::process::Pid;
 
-use super::crew::Crew;
-use super::launch::{AGENT_VARIABLE, CGROUP_VARIABLE, JOIN_VARIABLE, is_unknown_call};
+use super::ending;
+use super::fence::Fence;
+use super::guards::Verdict;
+use super::launch::AGENT_VARIABLE;
+use super::notifier::Notifier;
 use super::output::StreamWriter;
+use super::prepare::{self, Streams};
+use super::process;
 use super::program::{self, Program};
-use super::spawn::{self, NotStarted, Prepared, Waiting};
-use super::watch::{Cause, Tap, Watch, Watched};
-use super::{cgroup, process};
+use super::spawn::{self, NotStarted, Task, Waiting};
+use super::verdict::{self, Course};
+use super::watch::{Manners, Role, Tap, Watch};
 use crate::commands::accept::WAKE;
 use crate::commands::{End, RecordError, RecordLock, Start, layout, request};
 
-/// Asked of the kernel for each pipe: a burst does not wait for the disk.
-const PIPE: usize = 1024 * 1024;
-/// Notes to the agent are at least this far apart.
-const NOTE_PAUSE: Duration = Duration::from_millis(2);
-/// How long a note that did not fit waits for its next try.
-const NOTE_AGAIN: Duration = Duration::from_millis(50);
 /// What is written when something of the shim itself failed; for people.
 const LOG: &str = "shim.log";
 
 /// Why a shim gives up; the record then has no END, and the agent decides what comes next.
 #[derive(Debug, thiserror::Error)]
-enum ShimError {
+pub(super) enum ShimError {
     #[error(transparent)]
     Record(#[from] RecordError),
     #[error("{step}")]
@@ -49,7 +45,7 @@ enum ShimError {
     },
 }
 
-trait At<T> {
+pub(super) trait At<T> {
     fn at(self, step: &'static str) -> Result<T, ShimError>;
 }
 
@@ -83,6 +79,7 @@ fn shim(dir: &Path) -> Result<(), ShimError> {
     // Its own session already: started by hand as a leader.
     let _ = rustix::process::setsid();
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at("become the reaper of orphans")?;
+    process::protect_from_oom();
     // Nothing but KILL ends a shim: who wants the command stopped places a request.
     SigSet::all().thread_block().map_err(io::Error::from).at("block signals")?;
     let Some(mut lock) = RecordLock::try_take(dir)? else { return Ok(()) };
@@ -92,20 +89,27 @@ fn shim(dir: &Path) -> Result<(), ShimError> {
     let wake = layout::open_fifo(&dir.join(WAKE), OFlags::RDWR).at("open the FIFO wake")?;
     let command = lock.history().spec.command.clone();
     let mut notifier = Notifier::new(dir, &command);
-    let end = match cancelled(dir) {
-        Some(end) => end,
+    let over = match cancelled(dir) {
+        Some(end) => Over::without_process(end),
         None => match program::program(&command, &std::env::var(AGENT_VARIABLE).unwrap_or_default()) {
-            Ok(program) => run(dir, &command, program, wake, &mut lock, &mut notifier)?,
+            Ok(program) => {
+                let mut run = Run { dir, command: &command, wake: &wake, lock: &mut lock, fence: Fence::build() };
+                run.carry_out(&program, &mut notifier)?
+            }
             Err(error) => {
-                End::without_process(Outcome::Failed, clock::unix_ms()).because(error.code(), error.to_string())
+                let end = End::without_process(Outcome::Failed, clock::unix_ms());
+                Over::without_process(end.because(error.code(), error.to_string()))
             }
         },
     };
     crash::point("shim.end.before");
-    lock.append_end(end)?;
+    ending::write(dir, &mut lock, over.end, &wake)?;
     crash::point("shim.end.after");
+    // Nobody may take this process for one that still has something to do: what follows is not the command's.
+    drop(lock);
+    drop(wake);
     notifier.now();
-    Ok(())
+    ending::stay_for(&over.held).at("stay for what was kept")
 }
 
 fn cancelled(dir: &Path) -> Option<End> {
@@ -113,333 +117,184 @@ fn cancelled(dir: &Path) -> Option<End> {
     Some(End::cancelled(&first.by, &first.reason, clock::unix_ms()))
 }
 
-/// Where the command's processes live.
-struct Fence {
-    work: Option<PathBuf>,
-    group: Option<PathBuf>,
-    flags: Vec<&'static str>,
+/// A command that is over.
+struct Over {
+    end: End,
+    /// Pipes that processes which were kept still hold.
+    held: [Option<OwnedFd>; 2],
 }
 
-impl Fence {
-    fn build() -> Self {
-        let none = |flags| Self { work: None, group: None, flags };
-        let Some(group) = std::env::var_os(CGROUP_VARIABLE).map(PathBuf::from) else { return none(Vec::new()) };
-        let joined = if std::env::var_os(JOIN_VARIABLE).is_some() {
-            cgroup::make_leaf(&group, "shim").and_then(|leaf| cgroup::join(&leaf))
-        } else {
-            Ok(())
+impl Over {
+    fn without_process(end: End) -> Self {
+        Self { end, held: [None, None] }
+    }
+}
+
+/// One command on its way.
+struct Run<'a> {
+    dir: &'a Path,
+    command: &'a Command,
+    wake: &'a File,
+    lock: &'a mut RecordLock,
+    fence: Fence,
+}
+
+/// A process that is over.
+struct Left {
+    not_started: Option<NotStarted>,
+    /// It may have run: its door was opened.
+    went: bool,
+}
+
+/// Why there is no process to speak of.
+enum Halt {
+    Shim(ShimError),
+    /// Nothing was started.
+    NotStarted(Box<Over>),
+    /// A guard has run, and then no process could be made.
+    NotMade(String),
+}
+
+impl From<ShimError> for Halt {
+    fn from(error: ShimError) -> Self {
+        Self::Shim(error)
+    }
+}
+
+impl From<Over> for Halt {
+    fn from(over: Over) -> Self {
+        Self::NotStarted(Box::new(over))
+    }
+}
+
+impl Run<'_> {
+    fn carry_out(&mut self, program: &Program, notifier: &mut Notifier) -> Result<Over, ShimError> {
+        let limits = self.command.limits.as_ref();
+        if let Some(text) = limits.and_then(|limits| self.fence.limit(limits).err()) {
+            return Ok(self.never_started(Outcome::Refused, "limits", text));
+        }
+        let mut children = SigSet::empty();
+        children.add(Signal::SIGCHLD);
+        let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .map_err(io::Error::from)
+            .at("listen for ended children")?;
+        let quota = limits.map_or(0, |limits| limits.output);
+        let tap = |stream| Tap { pipe: None, writer: StreamWriter::new(self.dir, stream, quota) };
+        let taps = [tap(StreamName::Stdout), tap(StreamName::Stderr)];
+        let manners = Manners::of(self.command);
+        let mut watch = Watch::new(self.dir, self.wake, children, notifier, manners, taps);
+        let course = match self.processes(program, &mut watch) {
+            Ok(course) => course,
+            Err(Halt::NotStarted(over)) => return Ok(*over),
+            Err(Halt::NotMade(text)) => Course::NotMade(text),
+            Err(Halt::Shim(error)) => return Err(error),
         };
-        match joined.and_then(|()| cgroup::make_leaf(&group, "work")) {
-            Ok(work) => Self { work: Some(work), group: Some(group), flags: Vec::new() },
-            Err(_) => none(vec!["no_cgroup"]),
-        }
+        let started_ms = self.lock.history().start.as_ref().map_or(0, |start| start.at_ms);
+        let mut end = verdict::end(self.command, program, &watch, course, started_ms);
+        self.fence.account(&mut end);
+        end.flags.extend(self.fence.flags.iter().map(|flag| (*flag).to_owned()));
+        ending::keep_streams(self.dir, &mut watch.taps, &mut end);
+        // What a stranger holds, or what nobody was asked to keep, finds its reader gone.
+        let kept = watch.flags.contains(&"output_cut");
+        let held = watch.taps.map(|tap| tap.pipe.filter(|_| kept));
+        Ok(Over { end, held })
     }
 
-    fn isolation(&self) -> &'static str {
-        if self.work.is_some() { "cgroup" } else { "best_effort" }
-    }
-}
-
-fn run(
-    dir: &Path,
-    command: &Command,
-    program: Program,
-    wake: File,
-    lock: &mut RecordLock,
-    notifier: &mut Notifier,
-) -> Result<End, ShimError> {
-    let mut fence = Fence::build();
-    if let Some(end) = enforce_limits(command, &mut fence) {
-        return Ok(end);
-    }
-    let mut children = SigSet::empty();
-    children.add(NixSignal::SIGCHLD);
-    let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .map_err(io::Error::from)
-        .at("listen for ended children")?;
-    let (mut taps, waiting) = match prepare(dir, command, program, &fence) {
-        Ok(ready) => ready,
-        Err(error) => {
-            let text = format!("the process could not be made: {}", common::error::Chain(&error));
-            return Ok(End::without_process(Outcome::Failed, clock::unix_ms()).because("fork", text));
-        }
-    };
-    let Waiting { pid, door, mut failure } = waiting;
-    let main = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).at("name the process")?;
-    let mut start = Start::new(
-        process::boot_id().at("read the boot id")?,
-        pid.unsigned_abs(),
-        process::stat(pid).map_or(0, |stat| stat.start_time),
-        clock::unix_ms(),
-    );
-    start.cgroup.clone_from(&fence.group);
-    fence.isolation().clone_into(&mut start.isolation);
-    let started_ms = start.at_ms;
-    crash::point("shim.start.before");
-    lock.append_start(start)?;
-    crash::point("shim.start.after");
-    let mut crew = Crew::new(fence.work.clone(), main);
-    if let Some(mut end) = cancelled(dir) {
-        // The door closes on a process that has run nothing.
-        drop(door);
-        let _ = rustix::process::kill_process(main, rustix::process::Signal::KILL);
-        let _ = rustix::process::waitpid(Some(main), rustix::process::WaitOptions::empty());
-        fence.isolation().clone_into(&mut end.isolation);
-        return Ok(end);
-    }
-    match rustix::io::write(&door, &[1]) {
-        // A process that failed before the door has said why on its other pipe.
-        Ok(_) | Err(rustix::io::Errno::PIPE) => {}
-        Err(error) => return Err(error).at("let the process go"),
-    }
-    drop(door);
-    crash::point("shim.go.after");
-    notifier.soon(Instant::now());
-    let timeout = (command.timeout_ms > 0).then(|| Duration::from_millis(command.timeout_ms));
-    let watched = Watch { dir, wake, children, crew: &mut crew, taps: &mut taps, notifier, timeout }
-        .run()
-        .at("watch the command")?;
-    let not_started = spawn::read_failure(&mut failure).at("read why the process was not started")?;
-    let mut end = finish(command, &crew, watched, not_started);
-    if end.changed {
-        end.started_ms = started_ms;
-    }
-    account_for(&mut end, &fence);
-    end.flags.extend(fence.flags.iter().map(|flag| (*flag).to_owned()));
-    keep(dir, &mut taps, &mut end)?;
-    Ok(end)
-}
-
-/// Sets limits; a refusal when one cannot be enforced and the command insists.
-fn enforce_limits(command: &Command, fence: &mut Fence) -> Option<End> {
-    let limits = command.limits.as_ref()?;
-    let missed = match &fence.group {
-        Some(group) => cgroup::limit(group, limits),
-        None if limits.memory_max > 0 || limits.memory_high > 0 || limits.cpu_percent > 0 || limits.tasks > 0 => {
-            vec!["all"]
-        }
-        None => Vec::new(),
-    };
-    if missed.is_empty() {
-        return None;
-    }
-    fence.flags.push("limits_not_enforced");
-    if limits.best_effort {
-        return None;
-    }
-    let text = format!("this host cannot enforce: {}", missed.join(", "));
-    let mut end = End::without_process(Outcome::Refused, clock::unix_ms()).because("limits", text);
-    fence.isolation().clone_into(&mut end.isolation);
-    Some(end)
-}
-
-/// Makes the pipes and the process that waits at the door.
-fn prepare(dir: &Path, command: &Command, program: Program, fence: &Fence) -> Result<([Tap; 2], Waiting), ShimError> {
-    let quota = command.limits.as_ref().map_or(0, |limits| limits.output);
-    let tap = |stream| -> Result<(Tap, OwnedFd), ShimError> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
-        // Smaller is slower, not wrong.
-        let _ = fcntl_setpipe_size(&write, PIPE);
-        if let Some(account) = &program.account {
-            // Else `/dev/stdout` could not be opened by its new owner.
-            let owner = Some(rustix::fs::Uid::from_raw(account.uid));
-            rustix::fs::fchown(&write, owner, None).at("hand over a pipe")?;
-        }
-        Ok((Tap { pipe: Some(read), writer: StreamWriter::new(dir, stream, quota) }, write))
-    };
-    let (out, stdout) = tap(StreamName::Stdout)?;
-    let (err, stderr) = tap(StreamName::Stderr)?;
-    let stdin = if command.has_stdin {
-        given_input(&command.stdin)?
-    } else {
-        File::open("/dev/null").at("open /dev/null")?.into()
-    };
-    let place = fence.work.as_deref().map(cgroup::open).transpose().at("open the cgroup")?;
-    let mut prepared = Prepared {
-        argv: program.argv,
-        env: program.env,
-        candidates: program.candidates,
-        cwd: program.cwd,
-        account: program.account,
-        stdin,
-        stdout,
-        stderr,
-        cgroup_procs: None,
-    };
-    let waiting = match (spawn::start(&prepared, place.as_ref().map(AsFd::as_fd)), &fence.work) {
-        (Err(error), Some(work)) if is_unknown_call(&error) => {
-            use std::os::unix::ffi::OsStrExt;
-            let procs = work.join("cgroup.procs");
-            prepared.cgroup_procs = std::ffi::CString::new(procs.as_os_str().as_bytes()).ok();
-            spawn::start(&prepared, None)
-        }
-        (other, _) => other,
-    };
-    // Dropping `prepared` closes this side's copies of the pipes: they end with the command.
-    Ok(([out, err], waiting.at("make the process")?))
-}
-
-/// A file without a name that holds the input, read from its beginning.
-fn given_input(content: &[u8]) -> Result<OwnedFd, ShimError> {
-    let memory = rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC).at("make the input")?;
-    let mut file = File::from(memory);
-    file.write_all(content).at("write the input")?;
-    io::Seek::rewind(&mut file).at("rewind the input")?;
-    Ok(file.into())
-}
-
-/// What the end says about the processes.
-fn finish(command: &Command, crew: &Crew, watched: Watched, not_started: Option<NotStarted>) -> End {
-    let code = crew.status.and_then(WaitStatus::exit_status);
-    let outcome = match (&watched.cause, code) {
-        (Some(Cause::Cancel(_)), _) => Outcome::Cancelled,
-        (Some(Cause::Timeout), _) => Outcome::TimedOut,
-        (None, Some(0)) => Outcome::Succeeded,
-        (None, _) => Outcome::Failed,
-    };
-    let mut end = End::without_process(outcome, clock::unix_ms());
-    end.flags.extend(watched.flags.iter().map(|flag| (*flag).to_owned()));
-    if crew.escaped {
-        end.flags.push("escaped".to_owned());
-    }
-    match watched.cause {
-        Some(Cause::Cancel(request)) => {
-            end.cancelled_by = request.by;
-            end.cancel_reason = request.reason;
-        }
-        Some(Cause::Timeout) => {
-            let text = format!("it did not end within {} ms", command.timeout_ms);
-            end = end.because("timeout", text);
-        }
-        None => {}
-    }
-    if let Some(not) = not_started {
-        if end.error.is_none() {
-            end = end.because(not.step.code(), explain(command, not));
-        }
-        return end;
-    }
-    end.changed = true;
-    end.duration_us = u64::try_from(watched.duration.as_micros()).unwrap_or(u64::MAX);
-    if let Some(status) = crew.status {
-        end.exit_code = code;
-        end.signal = status.terminating_signal().map(i32::unsigned_abs);
-        end.core_dumped = end.signal.is_some() && libc::WCOREDUMP(status.as_raw());
-    }
-    end
-}
-
-fn explain(command: &Command, not: NotStarted) -> String {
-    let what = match not.step {
-        spawn::Step::Setup => "prepare the process".to_owned(),
-        spawn::Step::User => format!("become user {}", common::escape::text(&command.user)),
-        spawn::Step::Cwd => format!("enter the directory {}", common::escape::text(&command.cwd)),
-        spawn::Step::Exec => {
-            let name = program::name(command).unwrap_or_default();
-            format!("execute {}", common::escape::text(&name))
-        }
-    };
-    let errno = nix::errno::Errno::from_raw(not.errno);
-    format!("cannot {what}: {} ({errno:?})", errno.desc())
-}
-
-/// Fills in what the kernel counted.
-fn account_for(end: &mut End, fence: &Fence) {
-    fence.isolation().clone_into(&mut end.isolation);
-    let work = fence.work.as_deref();
-    let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).ok();
-    let rusage_us = || {
-        let used = used.as_ref()?;
-        let sum = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-        u64::try_from(sum(used.user_time()) + sum(used.system_time())).ok()
-    };
-    // The kernel counts in KiB here.
-    let rusage_peak = || used.as_ref().and_then(|used| u64::try_from(used.max_rss()).ok()).map(|kib| kib * 1024);
-    end.cpu_us = work.and_then(cgroup::cpu_us).or_else(rusage_us).unwrap_or_default();
-    end.memory_peak = work.and_then(cgroup::memory_peak).or_else(rusage_peak).unwrap_or_default();
-    end.oom = work.is_some_and(cgroup::oom);
-}
-
-/// Makes the output durable before END speaks of it.
-fn keep(dir: &Path, taps: &mut [Tap; 2], end: &mut End) -> Result<(), ShimError> {
-    crash::point("shim.streams.before");
-    let mut names = false;
-    for tap in taps.iter_mut() {
-        names |= tap.writer.sync().at("sync the output")?;
-        if tap.writer.lost && !end.flags.iter().any(|flag| flag == "disk_full") {
-            end.flags.push("disk_full".to_owned());
-        }
-        end.streams.extend(tap.writer.end());
-    }
-    if names {
-        durable::sync_folder(dir).at("sync the directory")?;
-    }
-    crash::point("shim.streams.after");
-    Ok(())
-}
-
-/// Tells the agent that there is something to read.
-pub(super) struct Notifier {
-    path: Option<PathBuf>,
-    note: Vec<u8>,
-    fifo: Option<File>,
-    wanted: bool,
-    not_before: Option<Instant>,
-}
-
-impl Notifier {
-    fn new(dir: &Path, command: &Command) -> Self {
-        // commands/<uid> stands two levels below the state directory.
-        let path = dir.parent().and_then(Path::parent).map(|state| state.join("notify"));
-        let path = path.filter(|_| Uid::from_wire(&command.uid).is_ok());
-        Self { path, note: command.uid.to_vec(), fifo: None, wanted: false, not_before: None }
-    }
-
-    /// Something is there to be read.
-    pub(super) fn want(&mut self) {
-        self.wanted = true;
-    }
-
-    /// The same, not at once: a command that is over by then needs one note and not two.
-    fn soon(&mut self, now: Instant) {
-        self.wanted = true;
-        self.not_before = Some(now + NOTE_PAUSE);
-    }
-
-    /// When the waiting note may go.
-    pub(super) fn due(&self) -> Option<Instant> {
-        if self.wanted { self.not_before } else { None }
-    }
-
-    /// Sends the waiting note if it may go.
-    pub(super) fn flush(&mut self, now: Instant) {
-        if !self.wanted || self.not_before.is_some_and(|at| now < at) {
-            return;
-        }
-        let sent = self.send();
-        self.wanted = !sent;
-        self.not_before = Some(now + if sent { NOTE_PAUSE } else { NOTE_AGAIN });
-    }
-
-    /// Sends one now; lost when nobody listens, which the agent's next look makes good.
-    fn now(&mut self) {
-        self.send();
-    }
-
-    /// `true`: sent, or there is nobody who could read it.
-    fn send(&mut self) -> bool {
-        let Some(path) = &self.path else { return true };
-        if self.fifo.is_none() {
-            self.fifo = layout::open_fifo(path, OFlags::WRONLY).ok();
-        }
-        let Some(fifo) = &mut self.fifo else { return true };
-        match fifo.write(&self.note) {
-            Ok(_) => true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Err(_) => {
-                self.fifo = None;
-                true
+    /// Guards, then the main process.
+    fn processes(&mut self, program: &Program, watch: &mut Watch<'_>) -> Result<Course, Halt> {
+        for guard in &program.guards {
+            let left = self.process(program, guard.task(), Role::Guard, watch)?;
+            if watch.cause.is_some() {
+                return Ok(Course::Stopped);
+            }
+            if let Some(not) = left.not_started {
+                return Ok(Course::GuardFailed(verdict::guard_not_started(self.command, program, guard, not)));
+            }
+            match guard.judge(watch.status().into()) {
+                Verdict::Needed => {}
+                Verdict::Needless(text) => return Ok(Course::Skipped(guard.value(&text))),
+                Verdict::Unknown(text) => return Ok(Course::GuardFailed(text)),
             }
         }
+        let left = self.process(program, Task::Exec(&program.main), Role::Main, watch)?;
+        Ok(if left.went { Course::Ran(left.not_started) } else { Course::Stopped })
+    }
+
+    /// One process from its birth to the moment when nothing of it lives.
+    fn process(&mut self, program: &Program, task: Task<'_>, role: Role, watch: &mut Watch<'_>) -> Result<Left, Halt> {
+        if watch.killed {
+            self.fence.on_foot();
+        }
+        let streams = Streams::of(self.command, program, role, &mut watch.taps);
+        let waiting = streams.and_then(|streams| prepare::waiting(program, task, streams, &mut self.fence));
+        let Waiting { pid, door, mut failure } = match waiting {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                let text = format!("the process could not be made: {}", common::error::Chain(&error));
+                // After a guard something was started: then this is an end of that.
+                return Err(if watch.crew.is_some() {
+                    Halt::NotMade(text)
+                } else {
+                    self.never_started(Outcome::Failed, "fork", text).into()
+                });
+            }
+        };
+        let main = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).at("name the process")?;
+        let start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
+        match &mut watch.crew {
+            Some(crew) => {
+                crew.next_main(main);
+                watch.main_is(pid.unsigned_abs(), start_time);
+            }
+            None => {
+                if let Err(error) = self.start(pid, start_time) {
+                    // The door closes on a process that has run nothing.
+                    drop(door);
+                    let mut crew = self.fence.crew(main);
+                    crew.kill();
+                    let _ = rustix::process::waitpid(Some(main), rustix::process::WaitOptions::empty());
+                    let (code, text) = verdict::not_recorded(&error);
+                    return Err(self.never_started(Outcome::Failed, code, text).into());
+                }
+                watch.crew = Some(self.fence.crew(main));
+            }
+        }
+        if !watch.at_the_door(role) {
+            drop(door);
+            watch.turn_away().at("end a process that was not let go")?;
+            return Ok(Left { not_started: None, went: false });
+        }
+        match rustix::io::write(&door, &[1]) {
+            // A process that failed before the door has said why on its other pipe.
+            Ok(_) | Err(rustix::io::Errno::PIPE) => {}
+            Err(error) => return Err(error).at("let the process go")?,
+        }
+        drop(door);
+        if role == Role::Main {
+            crash::point("shim.go.after");
+        }
+        watch.gone_through();
+        watch.run().at("watch the command")?;
+        let not_started = spawn::read_failure(&mut failure).at("read why the process was not started")?;
+        Ok(Left { not_started, went: true })
+    }
+
+    /// Makes START durable: from here on the command counts as started.
+    fn start(&mut self, pid: i32, start_time: u64) -> Result<(), ShimError> {
+        let boot_id = process::boot_id().at("read the boot id")?;
+        let mut start = Start::new(boot_id, pid.unsigned_abs(), start_time, clock::unix_ms());
+        start.cgroup = self.fence.group().map(Path::to_owned);
+        start.controllers = self.fence.controllers().to_vec();
+        self.fence.isolation().clone_into(&mut start.isolation);
+        crash::point("shim.start.before");
+        self.lock.append_start(start)?;
+        crash::point("shim.start.after");
+        Ok(())
+    }
+
+    fn never_started(&self, outcome: Outcome, code: &str, text: String) -> Over {
+        let mut end = End::without_process(outcome, clock::unix_ms()).because(code, text);
+        self.fence.isolation().clone_into(&mut end.isolation);
+        Over::without_process(end)
     }
 }

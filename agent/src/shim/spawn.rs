@@ -15,6 +15,8 @@ use std::ptr;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::posture::{OPEN_FILES, Posture};
+use super::program::{Setting, Words};
 use super::users::Account;
 
 /// The step that failed before exec, as one byte on the pipe.
@@ -25,6 +27,10 @@ pub(super) enum Step {
     User = 2,
     Cwd = 3,
     Exec = 4,
+    Nice = 5,
+    OomScore = 6,
+    Fence = 7,
+    Look = 8,
 }
 
 impl Step {
@@ -35,6 +41,10 @@ impl Step {
             Self::User => "user",
             Self::Cwd => "cwd",
             Self::Exec => "exec",
+            Self::Nice => "nice",
+            Self::OomScore => "oom_score",
+            Self::Fence => "cgroup",
+            Self::Look => "guard",
         }
     }
 
@@ -43,6 +53,10 @@ impl Step {
             2 => Self::User,
             3 => Self::Cwd,
             4 => Self::Exec,
+            5 => Self::Nice,
+            6 => Self::OomScore,
+            7 => Self::Fence,
+            8 => Self::Look,
             _ => Self::Setup,
         }
     }
@@ -55,19 +69,26 @@ pub(super) struct NotStarted {
     pub(super) errno: i32,
 }
 
-/// A program with everything its process needs, all in the form the kernel takes.
-pub(super) struct Prepared {
-    pub(super) argv: Vec<CString>,
-    pub(super) env: Vec<CString>,
-    /// Paths to try, in order.
-    pub(super) candidates: Vec<CString>,
-    pub(super) cwd: CString,
-    pub(super) account: Option<Account>,
+/// What a process is for.
+#[derive(Clone, Copy)]
+pub(super) enum Task<'a> {
+    /// To become a program.
+    Exec(&'a Words),
+    /// To look whether something is there, and to say so by its exit status: [`THERE`] or [`NOT_THERE`].
+    Look(&'a CStr),
+}
+
+/// Everything a process needs, all in the form the kernel takes.
+pub(super) struct Prepared<'a> {
+    pub(super) task: Task<'a>,
+    pub(super) setting: &'a Setting,
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
-    /// Where to move by hand when the process cannot be born in its cgroup.
-    pub(super) cgroup_procs: Option<CString>,
+    /// A file that the program gets as number 3.
+    pub(super) script: Option<OwnedFd>,
+    /// Files of cgroups into which the process has to write itself: those it cannot be born in.
+    pub(super) joins: Vec<CString>,
 }
 
 /// A process at the door.
@@ -85,12 +106,19 @@ pub(super) struct Born {
     pub(super) handle: OwnedFd,
 }
 
-const DEFAULT_MODE: libc::mode_t = 0o022;
+/// Exit status of a look that found something.
+pub(super) const THERE: i32 = 0;
+/// Exit status of a look that found nothing.
+pub(super) const NOT_THERE: i32 = 1;
 /// Linux has 64 signals.
 const SIGNALS: i32 = 64;
 /// Exit status of a process that did not come to exec; its cause travels on the pipe.
 const NEVER_RAN: i32 = 127;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// The number of the script's file.
+const SCRIPT: RawFd = 3;
+/// A shim has a handful of files; this many are closed one by one where the kernel cannot close them together.
+const OLD_KERNEL_FILES: RawFd = 256;
 
 #[repr(C)]
 #[derive(Default)]
@@ -151,7 +179,7 @@ pub(super) fn exec_detached(
 /// Makes the command's process, ready to exec and waiting at the door.
 ///
 /// The caller must be single-threaded: the child allocates.
-pub(super) fn start(program: &Prepared, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Waiting> {
+pub(super) fn start(program: &Prepared<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Waiting> {
     let (door, open) = pipe_with(PipeFlags::CLOEXEC)?;
     let (failure, tell) = pipe_with(PipeFlags::CLOEXEC)?;
     // SAFETY: the shim has one thread, so the child has a whole copy of everything, locks included.
@@ -209,11 +237,40 @@ unsafe fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Bor
     }
 }
 
+/// Has `then` done by a new process of which this one knows nothing more. It has two files: the given ones as numbers
+/// 0 and 1, `/dev/null` in the place of one that is not there.
+///
+/// The caller must be single-threaded.
+pub(super) fn leave_behind(files: &[Option<OwnedFd>; 2], then: fn()) -> io::Result<()> {
+    let null: OwnedFd = File::open("/dev/null")?.into();
+    // SAFETY: the shim has one thread, so the child has a whole copy of everything, locks included.
+    if unsafe { clone_process(None) }?.is_some() {
+        return Ok(());
+    }
+    // SAFETY: plain calls in a child that never returns, so that nothing closes a number a second time.
+    unsafe {
+        for (number, file) in (0..).zip(files) {
+            if libc::dup2(file.as_ref().unwrap_or(&null).as_raw_fd(), number) < 0 {
+                libc::_exit(NEVER_RAN);
+            }
+        }
+        // Kernels before 5.9 do not know the call.
+        if libc::syscall(libc::SYS_close_range, 2_u32, u32::MAX, 0) < 0 {
+            for number in 2..OLD_KERNEL_FILES {
+                libc::close(number);
+            }
+        }
+        then();
+        libc::_exit(0)
+    }
+}
+
 /// Everything between fork and exec.
 ///
 /// # Safety
 /// Only in a child of a process with one thread.
-unsafe fn become_program(program: &Prepared, door: &OwnedFd, tell: RawFd) -> ! {
+unsafe fn become_program(program: &Prepared<'_>, door: &OwnedFd, tell: RawFd) -> ! {
+    let setting = program.setting;
     // SAFETY: plain system calls on valid pointers and descriptors; every result that matters is looked at.
     unsafe {
         for (target, stream) in [&program.stdin, &program.stdout, &program.stderr].into_iter().enumerate() {
@@ -221,23 +278,21 @@ unsafe fn become_program(program: &Prepared, door: &OwnedFd, tell: RawFd) -> ! {
                 give_up(tell, Step::Setup);
             }
         }
-        let (door, tell) = keep_only(door.as_raw_fd(), tell);
+        let (door, tell) = keep_only(door.as_raw_fd(), tell, program.script.as_ref().map(AsRawFd::as_raw_fd));
         if libc::setsid() < 0 {
             give_up(tell, Step::Setup);
         }
-        if let Some(procs) = &program.cgroup_procs
-            && !write_file(procs, b"0")
-        {
-            give_up(tell, Step::Setup);
+        for procs in &program.joins {
+            if !write_file(procs, b"0") {
+                give_up(tell, Step::Fence);
+            }
         }
         reset_signals();
-        libc::umask(DEFAULT_MODE);
-        // What protects the agent from the OOM killer is not for what it runs.
-        write_file(c"/proc/self/oom_score_adj", b"0");
-        if let Some(account) = &program.account {
+        take_posture(&setting.posture, tell);
+        if let Some(account) = &setting.account {
             become_user(account, tell);
         }
-        if libc::chdir(program.cwd.as_ptr()) < 0 {
+        if libc::chdir(setting.cwd.as_ptr()) < 0 {
             give_up(tell, Step::Cwd);
         }
         let mut byte = 0_u8;
@@ -248,35 +303,92 @@ unsafe fn become_program(program: &Prepared, door: &OwnedFd, tell: RawFd) -> ! {
                 _ => libc::_exit(NEVER_RAN),
             }
         }
-        exec(program);
-        give_up(tell, Step::Exec)
+        match program.task {
+            Task::Exec(words) => {
+                exec(words, &setting.env);
+                give_up(tell, Step::Exec)
+            }
+            Task::Look(path) => look(path, tell),
+        }
     }
 }
 
-/// Closes everything but the three streams and the two pipes, which get the numbers behind them.
+/// Looks for the target of a path, as the user that the command runs as: a guard must not tell somebody what is in a
+/// folder that is closed to them. In a process of its own, because a file system whose server is gone holds whoever
+/// looks at it: the shim has to stay able to count time and to take a cancel.
+///
+/// # Safety
+/// Only in a child.
+unsafe fn look(path: &CStr, tell: RawFd) -> ! {
+    // SAFETY: plain calls on a valid path and a zeroed structure, which is valid.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        if libc::stat(path.as_ptr(), &raw mut found) == 0 {
+            libc::_exit(THERE);
+        }
+        match *libc::__errno_location() {
+            libc::ENOENT | libc::ENOTDIR => libc::_exit(NOT_THERE),
+            _ => give_up(tell, Step::Look),
+        }
+    }
+}
+
+/// Closes everything but the three streams, the script and the two pipes, which get the numbers behind them.
 ///
 /// The copies of the record and of `wake` go before anything can make this process wait: when the shim dies, its lock
 /// is free and its FIFO without a reader at once.
 ///
 /// # Safety
 /// Only in a child before exec, and nothing of the parent's files may be used after it.
-unsafe fn keep_only(door: RawFd, tell: RawFd) -> (RawFd, RawFd) {
-    const DOOR: RawFd = 3;
-    const TELL: RawFd = 4;
+unsafe fn keep_only(door: RawFd, tell: RawFd, script: Option<RawFd>) -> (RawFd, RawFd) {
+    let first = SCRIPT + RawFd::from(script.is_some());
+    let (new_door, new_tell) = (first, first + 1);
     // SAFETY: plain calls on descriptors of this process.
     unsafe {
-        // Out of the way first: either may have the other's new number.
-        let (far_door, far_tell) =
-            (libc::fcntl(door, libc::F_DUPFD_CLOEXEC, TELL + 1), libc::fcntl(tell, libc::F_DUPFD_CLOEXEC, TELL + 1));
-        if far_door < 0 || far_tell < 0 {
+        // Out of the way first: each may have another's new number.
+        let far = |number| libc::fcntl(number, libc::F_DUPFD_CLOEXEC, new_tell + 1);
+        let (far_door, far_tell, far_script) = (far(door), far(tell), script.map(far));
+        if far_door < 0 || far_tell < 0 || far_script.is_some_and(|script| script < 0) {
             give_up(tell, Step::Setup);
         }
-        if libc::dup3(far_tell, TELL, libc::O_CLOEXEC) < 0 || libc::dup3(far_door, DOOR, libc::O_CLOEXEC) < 0 {
+        // The one file that the program keeps.
+        if far_script.is_some_and(|script| libc::dup3(script, SCRIPT, 0) < 0)
+            || libc::dup3(far_tell, new_tell, libc::O_CLOEXEC) < 0
+            || libc::dup3(far_door, new_door, libc::O_CLOEXEC) < 0
+        {
             give_up(far_tell, Step::Setup);
         }
         // Kernels before 5.9 refuse it; there, exec closes them, because all of ours carry the flag.
-        libc::syscall(libc::SYS_close_range, TELL.cast_unsigned() + 1, u32::MAX, 0);
-        (DOOR, TELL)
+        libc::syscall(libc::SYS_close_range, (new_tell + 1).cast_unsigned(), u32::MAX, 0);
+        (new_door, new_tell)
+    }
+}
+
+/// Umask, priority, what the OOM killer prefers, and how many files may be open.
+///
+/// # Safety
+/// Only in a child before exec.
+unsafe fn take_posture(posture: &Posture, tell: RawFd) {
+    // SAFETY: plain calls that change this process only; the structure is zeroed, which is valid.
+    unsafe {
+        libc::umask(posture.umask);
+        // What protects the agent from the OOM killer is not for what it runs.
+        let scored = write_file(c"/proc/self/oom_score_adj", posture.oom_score.as_bytes());
+        if !scored && posture.oom_score_wanted {
+            give_up(tell, Step::OomScore);
+        }
+        if posture.nice != 0 {
+            *libc::__errno_location() = 0;
+            // -1 is an answer too.
+            if libc::nice(posture.nice) == -1 && *libc::__errno_location() != 0 {
+                give_up(tell, Step::Nice);
+            }
+        }
+        let mut files: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut files) == 0 {
+            files.rlim_cur = OPEN_FILES.min(files.rlim_max);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const files);
+        }
     }
 }
 
@@ -302,10 +414,10 @@ unsafe fn become_user(account: &Account, tell: RawFd) {
 ///
 /// # Safety
 /// Only in a child before exec.
-unsafe fn exec(program: &Prepared) {
-    let (argv, env) = (pointers(&program.argv), pointers(&program.env));
+unsafe fn exec(words: &Words, env: &[CString]) {
+    let (argv, env) = (pointers(&words.argv), pointers(env));
     let mut refused = false;
-    for path in &program.candidates {
+    for path in &words.candidates {
         // SAFETY: the arrays end with null and outlive the call.
         let errno = unsafe {
             libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr());

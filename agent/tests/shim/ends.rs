@@ -201,3 +201,20 @@ fn the_agent_is_told_when_there_is_something_to_read() {
     running.end();
     assert_eq!(house.state.notes().unwrap(), vec![uid]);
 }
+
+/// Every signal of the old kind that ends a process, with what the shim says about it.
+#[test]
+fn each_signal_from_1_to_31_is_reported_as_itself() {
+    let house = House::new();
+    // 19 to 22 stop a process for ever: those are for the tests of stopping.
+    for signal in (1_u32..=31).filter(|signal| !(19..=22).contains(signal)) {
+        let ends = !matches!(signal, 17 | 18 | 23 | 28);
+        let end = house.shell(&format!("ulimit -c 0; kill -{signal} $$; exit 42"));
+        if ends {
+            assert_eq!((end.exit_code, end.signal), (None, Some(signal)), "{signal}");
+            assert!(!end.oom, "{signal}");
+        } else {
+            assert_eq!((end.exit_code, end.signal), (Some(42), None), "{signal}");
+        }
+    }
+}

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use agent::commands::accept::{NewCommand, accept_many};
 use agent::commands::recover::{Recovered, recover};
-use agent::commands::request::{self, CancelRequest};
+use agent::commands::request::{self, CancelRequest, PauseRequest};
 use agent::commands::segment::{Piece, StreamReader};
+use agent::commands::status::{self, ShimPhase};
 use agent::commands::{End, History, StateDir, record};
 use agent::shim::{Base, ShimCommand, ShimProcess, cgroup, process};
 use common::id::Uid;
@@ -119,9 +120,7 @@ impl Drop for House {
             }
             cgroup::remove(&self.base, uid);
         }
-        if let Base::Cgroup(base) = &self.base {
-            let _ = std::fs::remove_dir(base);
-        }
+        self.base.leave(self.state.journal());
     }
 }
 
@@ -153,6 +152,28 @@ impl Running<'_> {
         request::cancel(&self.dir, &CancelRequest { by: "admin".into(), reason: reason.into(), grace_ms }).unwrap();
     }
 
+    pub(crate) fn pause(&self, wish: u64, paused: bool) {
+        request::pause(&self.dir, &PauseRequest { wish, paused, by: "admin".into() }).unwrap();
+    }
+
+    pub(crate) fn phase(&self) -> ShimPhase {
+        status::read(&self.dir).map_or(ShimPhase::Running, |status| status.phase)
+    }
+
+    pub(crate) fn wait_for_phase(&self, phase: ShimPhase) {
+        wait_for(&format!("{phase:?}"), || self.phase() == phase);
+    }
+
+    /// How many bytes are on stdout.
+    pub(crate) fn length(&self) -> u64 {
+        agent::commands::segment::length(&self.dir, StreamName::Stdout).unwrap()
+    }
+
+    /// The shim's process.
+    pub(crate) fn shim_id(&self) -> i32 {
+        self.shim.as_ref().unwrap().id()
+    }
+
     pub(crate) fn kill_shim(&mut self) {
         let shim = self.shim.take().unwrap();
         let pid = rustix::process::Pid::from_raw(shim.id()).unwrap();
@@ -179,6 +200,27 @@ pub(crate) fn argv(words: &[&str]) -> wire::Command {
 pub(crate) fn shell(line: &str) -> wire::Command {
     let args = serde_json::json!({ "shell": line }).to_string();
     wire::Command { operation: "command.run".into(), args: args.into_bytes().into(), ..Default::default() }
+}
+
+/// The same with more arguments of the operation.
+pub(crate) fn run_args(args: serde_json::Value) -> wire::Command {
+    operation("command.run", args)
+}
+
+pub(crate) fn script(args: serde_json::Value) -> wire::Command {
+    operation("script.run", args)
+}
+
+fn operation(name: &str, args: serde_json::Value) -> wire::Command {
+    wire::Command { operation: name.into(), args: args.to_string().into_bytes().into(), ..Default::default() }
+}
+
+pub(crate) fn is_root(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("NOT RUN: {what}: needs root");
+    }
+    root
 }
 
 pub(crate) fn read_all(dir: &Path, stream: StreamName) -> Vec<u8> {

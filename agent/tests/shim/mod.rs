@@ -2,6 +2,14 @@
 
 mod crash;
 mod ends;
+mod fence;
+mod full;
+mod guards;
 mod kit;
 mod output;
+mod pause;
+mod posture;
+mod scripts;
 mod stop;
+mod strays;
+mod stuck;

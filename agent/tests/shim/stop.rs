@@ -111,8 +111,8 @@ fn what_a_main_process_leaves_behind_is_killed_with_its_end() {
 #[test]
 fn who_left_the_cgroup_is_found_by_parentage() {
     let house = House::new();
-    let agent::shim::Base::Cgroup(base) = &house.base else { return };
-    let away = base.join("away");
+    let Some(tree) = house.base.tree() else { return };
+    let away = tree.path.join("away");
     std::fs::create_dir(&away).unwrap();
     let running = house.start(shell(&format!(
         "sh -c 'echo 0 > {}/cgroup.procs; echo $$; exec sleep 60' & while :; do sleep 60; done",
@@ -180,4 +180,85 @@ fn terminate_signals_to_the_shim_itself_do_nothing() {
         rustix::process::kill_process(rustix::process::Pid::from_raw(shim).unwrap(), signal).unwrap();
     }
     assert_eq!(running.end().exit_code, Some(6));
+}
+
+#[test]
+fn the_first_signal_is_the_one_that_was_asked_for() {
+    for house in House::both() {
+        for (number, name) in [(2, "INT"), (10, "USR1"), (1, "HUP")] {
+            let line = format!("trap 'exit 7' {name}; trap 'exit 8' TERM; echo up; while :; do sleep 0.02; done");
+            let running = house.start(wire::Command { stop_signal: number, ..shell(&line) });
+            running.wait_for_output("up");
+            running.cancel("", Some(BOUND));
+            assert_eq!(running.end().exit_code, Some(7), "{name}");
+        }
+        let running = house.start(wire::Command { stop_signal: 35, ..shell("echo up; while :; do sleep 0.02; done") });
+        running.wait_for_output("up");
+        running.cancel("", Some(BOUND));
+        assert_eq!(running.end().signal, Some(35), "a real-time signal is a number");
+    }
+}
+
+#[test]
+fn the_main_process_alone_is_asked_and_the_rest_follows_it() {
+    for house in House::both() {
+        let line = "(trap 'echo child' TERM; echo a; while :; do sleep 0.02; done) & \
+                    trap 'echo main; sleep 0.2; exit 3' TERM; echo b; while :; do sleep 0.02; done";
+        let running = house.start(wire::Command { stop_only_main: true, ..shell(line) });
+        running.wait_for_output("a\n");
+        running.wait_for_output("b\n");
+        running.cancel("", Some(BOUND));
+        let dir = running.dir.clone();
+        let asked = Instant::now();
+        let end = running.end();
+        assert_eq!((end.outcome, end.exit_code), (Outcome::Cancelled, Some(3)));
+        assert!(asked.elapsed() < BOUND, "nobody waits for those that were not asked");
+        let out = super::kit::read_all(&dir, common::model::StreamName::Stdout);
+        let out = String::from_utf8_lossy(&out).into_owned();
+        assert!(out.contains("main") && !out.contains("child"), "{out}");
+    }
+}
+
+#[test]
+fn the_grace_of_the_command_holds_where_a_cancel_names_none_and_at_a_timeout() {
+    let house = House::new();
+    let stubborn = || shell("trap '' TERM; echo up; while :; do sleep 0.02; done");
+    let grace = |command| wire::Command { grace_ms: 200, has_grace: true, ..command };
+    let running = house.start(grace(stubborn()));
+    running.wait_for_output("up");
+    let asked = Instant::now();
+    running.cancel("", None);
+    assert_eq!(running.end().signal, Some(9));
+    assert!(asked.elapsed() >= SOON && asked.elapsed() < common::limits::DEFAULT_GRACE);
+    let end = house.run(wire::Command { timeout_ms: 300, ..grace(stubborn()) });
+    assert_eq!((end.outcome, end.signal), (Outcome::TimedOut, Some(9)));
+    assert!(end.duration_us >= 500_000 && end.duration_us < 9_000_000, "{}", end.duration_us);
+}
+
+#[test]
+fn the_clock_of_the_wall_moves_no_timeout() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let house = House::with("none");
+    let uid =
+        house.accept(wire::Command { timeout_ms: 400, ..shell("trap 'exit 0' TERM; while :; do sleep 0.02; done") });
+    let dir = house.state.command(uid);
+    let offset = house.state.path().join("offset");
+    std::fs::write(&offset, "86400000").unwrap();
+    let mut shim = std::process::Command::new(super::kit::exe())
+        .arg("shim")
+        .arg(&dir)
+        .env_clear()
+        .env("PAPRIKA_CLOCK_OFFSET_FILE", &offset)
+        .spawn()
+        .unwrap();
+    let history = || agent::commands::record::read(&dir).unwrap();
+    wait_for("START", || history().start.is_some());
+    std::fs::write(&offset, "-86400000").unwrap();
+    assert!(shim.wait().unwrap().success());
+    let end = history().end.unwrap();
+    assert_eq!(end.outcome, Outcome::TimedOut);
+    assert!((400_000..10_000_000).contains(&end.duration_us), "{}", end.duration_us);
+    assert!(end.finished_ms < end.started_ms, "the wall says what it says");
 }

@@ -154,6 +154,16 @@ impl Client {
         self.call(self.post(format!("/commands/{id}/cancel"), request)?.repeatable()).await
     }
 
+    /// Pauses a command.
+    pub async fn pause(&self, id: u64) -> Result<Command, ClientError> {
+        self.call(self.bare(Method::POST, format!("/commands/{id}/pause")).repeatable()).await
+    }
+
+    /// Lets a paused command go on.
+    pub async fn resume(&self, id: u64) -> Result<Command, ClientError> {
+        self.call(self.bare(Method::POST, format!("/commands/{id}/resume")).repeatable()).await
+    }
+
     /// Lets a command go that waits because the manager's store was restored.
     pub async fn release(&self, id: u64) -> Result<Command, ClientError> {
         self.call(self.bare(Method::POST, format!("/commands/{id}/release")).repeatable()).await

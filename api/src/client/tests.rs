@@ -133,6 +133,23 @@ async fn a_call_that_must_not_be_repeated_is_not() {
 }
 
 #[tokio::test]
+async fn pause_and_resume_are_wishes_that_may_be_sent_twice() {
+    let server = Server::start([
+        Act::Last(String::new()),
+        Act::Answer(json("202 Accepted", &command())),
+        Act::Answer(json("202 Accepted", &command())),
+    ]);
+    assert_eq!(server.client.pause(7).await.unwrap().id, 7);
+    assert_eq!(server.client.resume(7).await.unwrap().id, 7);
+    let lines: Vec<String> =
+        server.seen().await.iter().filter_map(|request| request.lines().next().map(str::to_owned)).collect();
+    assert_eq!(
+        lines,
+        ["POST /commands/7/pause HTTP/1.1", "POST /commands/7/pause HTTP/1.1", "POST /commands/7/resume HTTP/1.1"]
+    );
+}
+
+#[tokio::test]
 async fn a_refusal_is_repeated_only_when_the_manager_says_it_may_pass() {
     let problem = |retryable| {
         json(

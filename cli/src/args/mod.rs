@@ -2,14 +2,16 @@
 //!
 //! Only shapes stand here. What a verb does is in the file of its name under `commands`.
 
+mod start;
 pub mod values;
 mod verbs;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use start::{Bounds, Guards, Start};
 pub use verbs::{
     AgentArgs, AgentRemove, AgentVerb, CancelArgs, CommandsArgs, CompletionsArgs, EventsArgs, LogsArgs, OpArgs,
-    ReleaseArgs, RunArgs, ShowArgs, Start, StreamChoice, TokenArgs, TokenNew, TokenScope, TokenVerb,
+    PauseArgs, ReleaseArgs, ResumeArgs, RunArgs, ShowArgs, StreamChoice, TokenArgs, TokenNew, TokenScope, TokenVerb,
 };
 
 /// Options that every client verb takes, before or behind the verb.
@@ -40,9 +42,9 @@ pub enum Format {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Client {
     /// Run a program on agents and follow it live
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Start any operation on agents
-    Op(OpArgs),
+    Op(Box<OpArgs>),
     /// Print or follow the output of a command
     Logs(LogsArgs),
     /// List commands, the newest first
@@ -51,6 +53,10 @@ pub enum Client {
     Show(ShowArgs),
     /// Stop commands
     Cancel(CancelArgs),
+    /// Let commands stand still until they are resumed
+    Pause(PauseArgs),
+    /// Let paused commands go on
+    Resume(ResumeArgs),
     /// Let commands go that wait since the manager's store was restored
     Release(ReleaseArgs),
     /// List agents
@@ -126,12 +132,51 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_name_their_flag_and_what_is_expected() {
+        for (line, says) in [
+            ("run web1 --limit memroy=1G -- true", ["--limit", "did you mean \"memory\"?"]),
+            ("run web1 --stop-signal TREM -- true", ["--stop-signal", "did you mean TERM?"]),
+            ("run web1 --umask 9 -- true", ["--umask", "octal"]),
+            ("run web1 --nice 20 -- true", ["--nice", "from -20 to 19"]),
+            ("op web1 command.run --oom-score -2000", ["--oom-score", "from -1000 to 1000"]),
+            ("run web1 --creates x -- true", ["--creates", "begins with /"]),
+            ("show x", ["<ID>", "an id is a number"]),
+            ("cancel 1 x", ["<ID>", "an id is a number"]),
+            ("pause 1x", ["<ID>", "an id is a number"]),
+            ("commands --limit many", ["--limit", "expected a number"]),
+            ("commands --job x", ["--job", "a job's id is a number"]),
+            ("events --after x", ["--after", "by its number"]),
+            ("logs 1 --stream stdout --from x", ["--from", "number of bytes"]),
+            ("cancel 1 --grace 2h", ["--grace", "at most 1h"]),
+        ] {
+            let words = ["paprika"].into_iter().chain(line.split(' '));
+            let told = Tree::try_parse_from(words).map(|tree| tree.verb).unwrap_err().to_string();
+            assert!(says.iter().all(|part| told.contains(part)) && !told.contains("invalid digit"), "{line}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_script_takes_what_follows_the_dashes_as_its_arguments() {
+        let line = ["paprika", "run", "web1", "--script", "x.sh", "--nice", "-5", "--", "--nice", "7"];
+        let Client::Run(args) = Tree::try_parse_from(line).unwrap().verb else { panic!("not run") };
+        assert_eq!((args.argv, args.start.posture.nice), (vec!["--nice".to_owned(), "7".to_owned()], Some(-5)));
+        assert!(Tree::try_parse_from(["paprika", "run", "web1", "--script", "x.sh"]).is_ok(), "it needs none");
+    }
+
+    #[test]
     fn wrong_lines_are_usage_errors() {
         for line in [
             &["paprika", "run", "web1"][..],
             &["paprika", "run", "web1", "--shell", "x", "--", "y"],
             &["paprika", "run", "web*", "--", "true"],
             &["paprika", "run", "web1", "--timeout", "5M", "--", "true"],
+            &["paprika", "run", "web1", "--shell", "x", "--script", "y"],
+            &["paprika", "run", "web1", "--interpreter", "sh", "--", "y"],
+            &["paprika", "run", "web1", "--best-effort", "--", "y"],
+            &["paprika", "run", "web1", "--cwd", "tmp", "--", "y"],
+            &["paprika", "pause"],
+            &["paprika", "resume"],
+            &["paprika", "commands", "--limit", "0"],
             &["paprika", "cancel"],
             &["paprika", "cancel", "x"],
             &["paprika", "show", "-1"],

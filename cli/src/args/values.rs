@@ -3,8 +3,13 @@
 //! They refuse here what can never be right, with a text that says how it should look; what depends on the fleet is
 //! left to the manager.
 
-use common::config::HumanDuration;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use api::signals;
+use common::config::{HumanDuration, Size};
 use common::id::Name;
+use common::limits::{MAX_GRACE, MAX_UMASK, MIN_OUTPUT_QUOTA, NICE, OOM_SCORE};
 use common::model::Phase;
 use common::suggest::nearest;
 use serde_json::Value;
@@ -110,23 +115,213 @@ pub fn phase(text: &str) -> Result<Phase, String> {
     })
 }
 
-/// Reads a `--limit`: one of the known names, and a value.
+/// What a command may take of one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Limit {
+    /// Bytes of memory it may not exceed.
+    Memory(String),
+    /// Bytes of memory from which on it is slowed down.
+    MemoryHigh(String),
+    /// A share of one core.
+    Cpu(String),
+    /// Processes and threads.
+    Tasks(u32),
+    /// Bytes kept of each stream.
+    Output(String),
+}
+
+/// Reads a `--limit`: one of the known names, and a value that can be right.
 ///
 /// # Errors
-/// When the name is none of them or the value is empty.
-pub fn limit(text: &str) -> Result<Pair, String> {
+/// When the name is none of them or the value cannot be one of that name.
+pub fn limit(text: &str) -> Result<Limit, String> {
     const KNOWN: [&str; 5] = ["memory", "memory_high", "cpu", "tasks", "output"];
-    let pair = pair(text).map_err(|_| "expected NAME=VALUE, for example memory=256M".to_owned())?;
-    if !KNOWN.contains(&pair.key.as_str()) {
-        return Err(format!("no limit is called {:?}: use {}", pair.key, KNOWN.join(", ")));
+    let Pair { key, value } = pair(text).map_err(|_| "expected NAME=VALUE, for example memory=256M".to_owned())?;
+    if !KNOWN.contains(&key.as_str()) {
+        // People write options with dashes.
+        let near = nearest(&key.replace('-', "_"), KNOWN);
+        return Err(match near {
+            Some(near) => format!("no limit is called {key:?}; did you mean {near:?}?"),
+            None => format!("no limit is called {key:?}; there are {}", KNOWN.join(", ")),
+        });
     }
-    if pair.value.is_empty() {
-        return Err(format!("the value of {} is missing", pair.key));
+    if value.is_empty() {
+        return Err(format!("the value of {key} is missing"));
     }
-    if pair.key == "tasks" && pair.value.parse::<u32>().is_err() {
-        return Err("tasks is a number of processes and threads".to_owned());
+    match key.as_str() {
+        "memory" => size(&key, value, 1).map(Limit::Memory),
+        "memory_high" => size(&key, value, 1).map(Limit::MemoryHigh),
+        "output" => size(&key, value, MIN_OUTPUT_QUOTA).map(Limit::Output),
+        "cpu" => match value.strip_suffix('%').map(whole::<u32>) {
+            Some(Some(1..)) => Ok(Limit::Cpu(value)),
+            _ => Err("cpu is a share of one core: 50%, or 200% for two cores".to_owned()),
+        },
+        _ => match whole(&value) {
+            Some(tasks @ 1..) => Ok(Limit::Tasks(tasks)),
+            _ => Err("tasks is a number of processes and threads, 1 or more".to_owned()),
+        },
     }
-    Ok(pair)
+}
+
+/// Checks a number of bytes and gives it back as it was written.
+fn size(key: &str, value: String, least: u64) -> Result<String, String> {
+    match value.parse::<Size>() {
+        Err(error) => Err(format!("{key}: {error}")),
+        Ok(size) if size.0 < least => Err(format!("{key} is at least {}", Size(least))),
+        Ok(_) => Ok(value),
+    }
+}
+
+/// Reads digits and nothing else: no sign, no blanks.
+fn whole<T: FromStr>(text: &str) -> Option<T> {
+    let is_digits = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    is_digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Reads the id of a command.
+///
+/// # Errors
+/// When it is no number.
+pub fn id(text: &str) -> Result<u64, String> {
+    whole(text).ok_or_else(|| "an id is a number, as `paprika commands` shows it".to_owned())
+}
+
+/// Reads the id of a job.
+///
+/// # Errors
+/// When it is no number.
+pub fn job(text: &str) -> Result<u64, String> {
+    whole(text).ok_or_else(|| "a job's id is a number, as `paprika show` of one of its commands has it".to_owned())
+}
+
+/// Reads the number of an event.
+///
+/// # Errors
+/// When it is no number.
+pub fn event(text: &str) -> Result<u64, String> {
+    whole(text).ok_or_else(|| "an event is named by its number, the first column of `paprika events`".to_owned())
+}
+
+/// Reads how many of something.
+///
+/// # Errors
+/// When it is no number or none at all.
+pub fn count(text: &str) -> Result<u32, String> {
+    whole(text).filter(|count| *count > 0).ok_or_else(|| "expected a number, 1 or more, for example 50".to_owned())
+}
+
+/// Reads a place in a stream.
+///
+/// # Errors
+/// When it is no number.
+pub fn offset(text: &str) -> Result<u64, String> {
+    whole(text)
+        .ok_or_else(|| "expected a number of bytes from the beginning of the stream, for example 1000".to_owned())
+}
+
+/// Reads a user of the host.
+///
+/// # Errors
+/// When no user can be called so.
+pub fn user(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains([':', '/', '\0', '\n']) {
+        return Err("expected the name or the number of one user of the host, for example nobody".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads a path of the host.
+///
+/// # Errors
+/// When it does not begin at `/`.
+pub fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path of the host that begins with /".to_owned())
+    }
+}
+
+/// Reads a line of shell.
+///
+/// # Errors
+/// When there is nothing in it.
+pub fn line(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("the line is empty; for example 'test -e /srv/app'".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A program and its options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(pub Vec<String>);
+
+/// Reads words between blanks.
+///
+/// # Errors
+/// When there is none.
+pub fn words(text: &str) -> Result<Words, String> {
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    if words.is_empty() {
+        return Err("expected a program, for example python3 or 'python3 -u'".to_owned());
+    }
+    Ok(Words(words))
+}
+
+/// Reads an umask and gives it as four octal digits.
+///
+/// # Errors
+/// When it is not octal or has other bits than those of permissions.
+pub fn umask(text: &str) -> Result<String, String> {
+    let is_octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mask = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten().filter(|mask| *mask <= MAX_UMASK);
+    mask.map(|mask| format!("{mask:04o}"))
+        .ok_or_else(|| "expected up to three octal digits, for example 027".to_owned())
+}
+
+/// Reads a nice value.
+///
+/// # Errors
+/// When it is out of the kernel's range.
+pub fn nice(text: &str) -> Result<i32, String> {
+    within(text, NICE)
+}
+
+/// Reads an adjustment of the OOM score.
+///
+/// # Errors
+/// When it is out of the kernel's range.
+pub fn oom_score(text: &str) -> Result<i32, String> {
+    within(text, OOM_SCORE)
+}
+
+fn within(text: &str, range: RangeInclusive<i32>) -> Result<i32, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
+}
+
+/// Reads a signal.
+///
+/// # Errors
+/// When no signal is called so.
+pub fn signal(text: &str) -> Result<String, String> {
+    signals::number(text).map(signals::text).map_err(|error| match error.nearest {
+        Some(near) => format!("no signal is called so; did you mean {near}?"),
+        None => format!("{error}"),
+    })
+}
+
+/// Reads how long something may take to end by itself.
+///
+/// # Errors
+/// When it is no duration or longer than anybody waits for.
+pub fn grace(text: &str) -> Result<HumanDuration, String> {
+    let grace = span(text)?;
+    if grace.0 > MAX_GRACE {
+        return Err(format!("a grace is at most {}", HumanDuration(MAX_GRACE)));
+    }
+    Ok(grace)
 }
 
 /// Reads a name of an agent.
@@ -217,12 +412,101 @@ mod tests {
     }
 
     #[test]
-    fn limits_have_known_names() {
-        assert!(limit("memory=256M").is_ok());
-        assert!(limit("cpu=50%").is_ok());
-        assert!(limit("tasks=64").is_ok());
-        for bad in ["memroy=1", "memory=", "memory", "=1", "tasks=many"] {
-            assert!(limit(bad).is_err(), "{bad}");
+    fn limits_have_known_names_and_values_that_can_be() {
+        assert_eq!(limit("memory=256M"), Ok(Limit::Memory("256M".into())));
+        assert_eq!(limit("memory_high=1GiB"), Ok(Limit::MemoryHigh("1GiB".into())));
+        assert_eq!(limit("cpu=50%"), Ok(Limit::Cpu("50%".into())));
+        assert_eq!(limit("tasks=64"), Ok(Limit::Tasks(64)));
+        assert_eq!(limit("output=512K"), Ok(Limit::Output("512K".into())), "the smallest there is");
+        for (bad, says) in [
+            ("memroy=1", "did you mean \"memory\"?"),
+            ("memory-high=1G", "did you mean \"memory_high\"?"),
+            ("banana=1", "there are memory, memory_high, cpu, tasks, output"),
+            ("memory=", "the value of memory is missing"),
+            ("memory", "expected NAME=VALUE"),
+            ("=1", "expected NAME=VALUE"),
+            ("memory=much", "memory: `much` is not a size"),
+            ("memory=-1", "memory: `-1` is not a size"),
+            ("memory=0", "memory is at least 1"),
+            ("output=511K", "output is at least 512K"),
+            ("tasks=many", "tasks is a number"),
+            ("tasks=0", "tasks is a number"),
+            ("tasks=-3", "tasks is a number"),
+            ("cpu=50", "cpu is a share"),
+            ("cpu=0%", "cpu is a share"),
+            ("cpu=+5%", "cpu is a share"),
+            ("cpu=half%", "cpu is a share"),
+        ] {
+            let error = limit(bad).err().unwrap_or_default();
+            assert!(error.contains(says), "{bad:?} gave {error:?}");
         }
+    }
+
+    #[test]
+    fn numbers_say_what_they_are_when_they_are_none() {
+        assert_eq!((id("42"), job("7"), event("0"), count("1"), offset("0")), (Ok(42), Ok(7), Ok(0), Ok(1), Ok(0)));
+        for bad in ["", "x", "-1", "+1", "1.5", " 1", "99999999999999999999999"] {
+            for (error, says) in [
+                (id(bad).err(), "paprika commands"),
+                (job(bad).err(), "job"),
+                (event(bad).err(), "event"),
+                (count(bad).err(), "1 or more"),
+                (offset(bad).err(), "bytes"),
+            ] {
+                let error = error.unwrap_or_default();
+                assert!(error.contains(says) && !error.contains("invalid digit"), "{bad:?} gave {error:?}");
+            }
+        }
+        assert!(count("0").is_err());
+    }
+
+    #[test]
+    fn postures_keep_to_the_ranges_of_the_kernel() {
+        assert_eq!((umask("27").as_deref(), umask("0777").as_deref()), (Ok("0027"), Ok("0777")));
+        assert_eq!((umask("0").as_deref(), umask("00000022").as_deref()), (Ok("0000"), Ok("0022")));
+        for bad in ["", "1000", "8", "-1", "rwx", "0o22", "77777777777777"] {
+            assert!(umask(bad).is_err_and(|error| error.contains("octal")), "{bad}");
+        }
+        assert_eq!(
+            (nice("-20"), nice("19"), oom_score("-1000"), oom_score("1000")),
+            (Ok(-20), Ok(19), Ok(-1000), Ok(1000))
+        );
+        for (bad, error) in [
+            ("-21", nice("-21")),
+            ("20", nice("20")),
+            ("x", nice("x")),
+            ("1001", oom_score("1001")),
+            ("-1001", oom_score("-1001")),
+        ] {
+            assert!(error.is_err_and(|error| error.contains("expected a number from")), "{bad}");
+        }
+        assert_eq!(grace("1h"), Ok(HumanDuration(Duration::from_secs(3600))));
+        assert_eq!(grace("0s"), Ok(HumanDuration(Duration::ZERO)));
+        assert!(grace("61m").is_err_and(|error| error.contains("at most 1h")));
+    }
+
+    #[test]
+    fn signals_are_sent_by_their_names() {
+        for (text, sent) in [("INT", "INT"), ("sigusr1", "USR1"), ("2", "INT"), ("64", "64")] {
+            assert_eq!(signal(text).as_deref(), Ok(sent), "{text}");
+        }
+        assert!(signal("TREM").is_err_and(|error| error.contains("did you mean TERM?")));
+        for bad in ["", "0", "65", "-9", "banana"] {
+            assert!(signal(bad).is_err_and(|error| error.contains("1 to 64")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn users_paths_and_lines_are_looked_at() {
+        assert_eq!((user("nobody").as_deref(), user("1000").as_deref()), (Ok("nobody"), Ok("1000")));
+        for bad in ["", "a:b", "../root", "a\nb", "a\0"] {
+            assert!(user(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(absolute("/srv/app").as_deref(), Ok("/srv/app"));
+        assert!(absolute("srv").is_err() && absolute("").is_err() && absolute("~/x").is_err());
+        assert_eq!(line("test -e /x").as_deref(), Ok("test -e /x"));
+        assert!(line(" \t").is_err());
+        assert_eq!(words(" python3  -u "), Ok(Words(vec!["python3".into(), "-u".into()])));
+        assert!(words(" ").is_err());
     }
 }

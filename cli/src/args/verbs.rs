@@ -8,49 +8,20 @@ use common::config::HumanDuration;
 use common::id::Name;
 use common::model::Phase;
 
-use super::values::{self, Argument, Pair, Targets};
-
-/// How a command is started, the same for every verb that starts one.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Start {
-    /// Stop it when it runs longer than this (30s, 5m, 1h 30m)
-    #[arg(long, value_name = "TIME", value_parser = values::span)]
-    pub timeout: Option<HumanDuration>,
-    /// Do not start it later than this from now; agents that are away get it until then [default: 24h]
-    #[arg(long, value_name = "TIME", value_parser = values::span)]
-    pub expires: Option<HumanDuration>,
-    /// Run it as this user; not in this version, which refuses it
-    #[arg(long, value_name = "USER")]
-    pub user: Option<String>,
-    /// Bound what it may take: memory=256M, cpu=50%, tasks=64, output=256M
-    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = values::limit)]
-    pub limits: Vec<Pair>,
-    /// Set a variable of its environment
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = values::pair)]
-    pub env: Vec<Pair>,
-    /// Start it in this folder [default: /]
-    #[arg(long, value_name = "DIR")]
-    pub cwd: Option<String>,
-    /// Give it this file as standard input; - reads ours
-    #[arg(long, value_name = "FILE")]
-    pub stdin: Option<PathBuf>,
-    /// Say that running it twice does no harm
-    #[arg(long)]
-    pub idempotent: bool,
-    /// Print the ids and do not wait
-    #[arg(short, long)]
-    pub detach: bool,
-}
+use super::start::Start;
+use super::values::{self, Argument, Targets, Words};
 
 /// `run`
 #[derive(Debug, Clone, Args)]
 #[command(
-    group = ArgGroup::new("what").required(true).args(["shell", "argv"]),
-    override_usage = "paprika run [OPTIONS] TARGET -- ARGV...\n       paprika run [OPTIONS] TARGET --shell LINE",
+    group = ArgGroup::new("what").required(true).multiple(true).args(["shell", "script", "argv"]),
+    override_usage = "paprika run [OPTIONS] TARGET -- ARGV...\n       \
+                      paprika run [OPTIONS] TARGET --shell LINE\n       \
+                      paprika run [OPTIONS] TARGET --script FILE [-- ARGS...]",
     after_help = "\
-Exit code: the program's own; 128+n when signal n ended it, 124 after --timeout,
-130 when cancelled, 125 when it never ran, its end is not known, or we failed.
-On several agents: 0 when all succeeded, else 1.
+Exit code: the program's own, 0 when a guard skipped it; 128+n when signal n
+ended it, 124 after --timeout, 130 when cancelled, 125 when it never ran, its
+end is not known, or we failed. On several agents: 0 when all succeeded, else 1.
 Ctrl-C stops following and leaves the command alone; a second one within two
 seconds cancels it.
 
@@ -58,20 +29,29 @@ Examples:
   paprika run web1 -- uname -a
   paprika run web1,web2 --timeout 5m -- apt-get update
   paprika run db1 --shell 'dmesg | tail' > dmesg.txt
-  paprika run db1 --stdin dump.sql -- psql shop"
+  paprika run db1 --stdin dump.sql -- psql shop
+  paprika run web1 --script deploy.sh -- v1.4.2
+  paprika run web1 --user app --limit memory=1G --creates /srv/app/built -- make"
 )]
 pub struct RunArgs {
     /// The agents, between commas
     #[arg(value_name = "TARGET", value_parser = values::targets)]
     pub target: Targets,
-    #[command(flatten)]
-    pub start: Start,
     /// Run this line with /bin/sh -c instead of a program
-    #[arg(long, value_name = "LINE")]
+    #[arg(long, value_name = "LINE", conflicts_with_all = ["argv", "script"])]
     pub shell: Option<String>,
-    /// The program and its arguments, exactly as they are
+    /// Run this file of ours there, with what its #! line names, else /bin/sh; - reads our standard input
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+    /// Run the script with this program and its options instead ('python3 -u'; words end at blanks)
+    #[arg(long, value_name = "PROGRAM", requires = "script", value_parser = values::words)]
+    pub interpreter: Option<Words>,
+    /// The program and its arguments, exactly as they are; with --script the arguments of the script
+    // Before the options with headings of their own, or the help would list it below the last of them.
     #[arg(last = true, value_name = "ARGV")]
     pub argv: Vec<String>,
+    #[command(flatten)]
+    pub start: Start,
 }
 
 /// `op`
@@ -107,7 +87,7 @@ pub enum StreamChoice {
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
     /// The command's id
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = values::id)]
     pub id: u64,
     /// Go on until the command has ended
     #[arg(short, long)]
@@ -116,7 +96,7 @@ pub struct LogsArgs {
     #[arg(long, value_enum)]
     pub stream: Option<StreamChoice>,
     /// Begin at this byte of the stream
-    #[arg(long, value_name = "OFFSET", default_value_t = 0, requires = "stream")]
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, requires = "stream", value_parser = values::offset)]
     pub from: u64,
 }
 
@@ -130,10 +110,10 @@ pub struct CommandsArgs {
     #[arg(long, value_name = "PHASE", value_parser = values::phase)]
     pub phase: Option<Phase>,
     /// Only those of this job
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = values::job)]
     pub job: Option<u64>,
     /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = values::count)]
     pub limit: u32,
 }
 
@@ -141,7 +121,7 @@ pub struct CommandsArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
     /// The command's id
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = values::id)]
     pub id: u64,
 }
 
@@ -149,26 +129,60 @@ pub struct ShowArgs {
 #[derive(Debug, Clone, Args)]
 pub struct CancelArgs {
     /// The commands' ids
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, value_parser = values::id)]
     pub ids: Vec<u64>,
     /// Why; shown with the command
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// How long it may take to end by itself before it is killed [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    /// How long it may take to end by itself before it is killed [default: its own --grace, else 10s]
+    #[arg(long, value_name = "TIME", value_parser = values::grace)]
     pub grace: Option<HumanDuration>,
+}
+
+/// `pause`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Nothing of it runs until it is resumed; its timeout stands still meanwhile. A
+paused command can be cancelled. Pausing what is paused changes nothing.")]
+pub struct PauseArgs {
+    /// The commands' ids
+    #[arg(value_name = "ID", required = true, value_parser = values::id)]
+    pub ids: Vec<u64>,
+}
+
+/// `resume`
+#[derive(Debug, Clone, Args)]
+pub struct ResumeArgs {
+    /// The commands' ids
+    #[arg(value_name = "ID", required = true, value_parser = values::id)]
+    pub ids: Vec<u64>,
 }
 
 /// `release`
 #[derive(Debug, Clone, Args)]
 pub struct ReleaseArgs {
     /// The commands' ids
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, value_parser = values::id)]
     pub ids: Vec<u64>,
 }
 
+/// What the agent's own program takes; it is found before these verbs are looked at, so they cannot list it themselves.
+const DAEMON_OF_AGENTS: &str = "\
+The daemon (the same as paprika-agent):
+  paprika agent [--config FILE] [--manager HOST:PORT]... [--state-dir DIR] [--log LEVEL] [--check]
+
+  --config FILE        its configuration [default: /etc/paprika/agent/agent.yml]
+  --manager HOST:PORT  a manager's address instead of those in the file; may be repeated
+  --state-dir DIR      its state directory instead of the one in the file
+  --log LEVEL          error, warn, info, debug or trace
+  --check              only check the configuration and end
+
+What runs on this host, without a manager:
+  paprika agent status [--state-dir DIR | --config FILE] [-o json]";
+
 /// `agent`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DAEMON_OF_AGENTS)]
 pub struct AgentArgs {
     #[command(subcommand)]
     pub verb: AgentVerb,
@@ -282,10 +296,10 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Begin behind this event
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = values::event)]
     pub after: Option<u64>,
     /// How many at most, when not following
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = values::count)]
     pub limit: u32,
 }
 

@@ -1,8 +1,9 @@
-//! `cancel`: stops commands; each is asked for even when another cannot be.
+//! `cancel`: stops commands.
 
 use api::client::Client;
 use api::commands::{CancelAnswer, CancelOutcome, CancelRequest};
 
+use super::each::each;
 use super::ending;
 use crate::args::CancelArgs;
 use crate::error::Failure;
@@ -10,21 +11,7 @@ use crate::output::Printer;
 
 pub(super) async fn run(client: &Client, printer: Printer, args: &CancelArgs) -> Result<u8, Failure> {
     let request = CancelRequest { reason: args.reason.clone(), grace: args.grace };
-    let mut code = 0;
-    for id in &args.ids {
-        match client.cancel(*id, &request).await {
-            Ok(answer) => printer.element(&answer, sentence)?,
-            Err(error) => {
-                let failure = Failure::from(error);
-                failure.tell();
-                // The first failure gives the code: it is the one that people look at.
-                if code == 0 {
-                    code = failure.kind().exit_code();
-                }
-            }
-        }
-    }
-    Ok(code)
+    each(printer, &args.ids, async |id| client.cancel(id, &request).await, sentence).await
 }
 
 fn sentence(answer: &CancelAnswer) -> String {

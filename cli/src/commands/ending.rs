@@ -3,6 +3,8 @@
 use api::commands::Command;
 use common::model::Phase;
 
+use super::held;
+
 /// Ended by `--timeout`, as `timeout(1)` says it.
 pub(super) const TIMED_OUT: u8 = 124;
 /// It never ran, its end is unknown, or we failed ourselves.
@@ -55,40 +57,54 @@ pub(super) fn sentence(command: &Command) -> String {
         Phase::Expired => "expired before it could start".to_owned(),
         Phase::Refused => "refused by the agent".to_owned(),
         Phase::Interrupted => "interrupted: it was started and its end is not known".to_owned(),
+        Phase::Waiting => held::waits(command).unwrap_or_else(|| "waiting".to_owned()),
+        Phase::Succeeded => match skipped(command) {
+            Some(why) => format!("skipped, nothing was run: {why}"),
+            None => "succeeded".to_owned(),
+        },
         phase => phase.to_string(),
     };
+    if command.core_dumped {
+        words.push_str(", core dumped");
+    }
     if command.oom {
         words.push_str(", out of memory");
     }
     if let Some(reason) = command.cancel.as_ref().and_then(|cancel| cancel.reason.as_deref()) {
         words.push_str(&format!(" ({reason})"));
     }
-    if let Some(error) = &command.error {
+    // That the timeout passed is what the phase says.
+    if let Some(error) = command.error.as_ref().filter(|_| command.phase != Phase::TimedOut) {
         words.push_str(&format!(": {} [{}]", error.text, error.code));
     }
-    if let Some(waiting) = &command.waiting {
-        words.push_str(&format!(", waiting: {waiting}"));
+    if command.phase != Phase::Waiting
+        && let Some(waits) = held::waits(command)
+    {
+        words.push_str(&format!("; it {waits}"));
     }
     words
 }
 
-/// The name of a signal as `kill -l` prints it; the numbers of the architectures Rust runs Linux on agree on these.
-fn signal_name(signal: u32) -> String {
-    let name = match signal {
-        1 => "HUP",
-        2 => "INT",
-        3 => "QUIT",
-        4 => "ILL",
-        6 => "ABRT",
-        8 => "FPE",
-        9 => "KILL",
-        11 => "SEGV",
-        13 => "PIPE",
-        14 => "ALRM",
-        15 => "TERM",
-        _ => return signal.to_string(),
-    };
-    format!("{signal} ({name})")
+/// A signal for people: `9 (KILL)`, `34`.
+pub(super) fn signal_name(signal: u32) -> String {
+    match api::signals::name(signal) {
+        Some(name) => format!("{signal} ({name})"),
+        None => signal.to_string(),
+    }
+}
+
+/// Says which guard kept a finished command from running, and what it saw.
+#[must_use]
+pub(super) fn skipped(command: &Command) -> Option<String> {
+    if !command.flags.iter().any(|flag| flag == "skipped") {
+        return None;
+    }
+    let said = |key| command.value.as_ref().and_then(|value| value.get(key)).and_then(|text| text.as_str());
+    Some(match (said("skipped"), said("text")) {
+        (Some(guard), Some(text)) => format!("{text} ({guard})"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => "a guard said so".to_owned(),
+    })
 }
 
 /// Commands for tests, made as the manager would write them.
@@ -99,6 +115,14 @@ pub(super) mod sample {
     use serde_json::json;
 
     use super::*;
+
+    pub(crate) fn agent(name: &str) -> api::agents::Agent {
+        serde_json::from_value(json!({
+            "name": name, "generation": 1, "connected": true, "created_at": "2026-01-01T00:00:00.000Z",
+            "drained": false
+        }))
+        .unwrap()
+    }
 
     pub(crate) fn command(phase: Phase) -> Command {
         serde_json::from_value(json!({
@@ -168,6 +192,38 @@ mod tests {
     }
 
     #[test]
+    fn a_skipped_command_says_which_guard_saw_what() {
+        let mut done = command(Phase::Succeeded);
+        assert_eq!((skipped(&done), sentence(&done)), (None, "succeeded".to_owned()));
+        done.flags = vec!["skipped".into()];
+        done.value = Some(serde_json::json!({"skipped": "creates", "text": "/srv/app exists"}));
+        assert_eq!(sentence(&done), "skipped, nothing was run: /srv/app exists (creates)");
+        assert_eq!(exit_code(&done), 0);
+        done.value = None;
+        assert_eq!(skipped(&done).as_deref(), Some("a guard said so"));
+    }
+
+    #[test]
+    fn a_timeout_is_told_once() {
+        let mut late = command(Phase::TimedOut);
+        late.timeout = "300ms".parse().ok();
+        late.error = Some(CommandError { code: "timeout".into(), text: "it did not end within 300 ms".into() });
+        assert_eq!(sentence(&late), "stopped by its timeout of 300ms");
+    }
+
+    #[test]
+    fn what_waits_says_for_what() {
+        let mut waiting = command(Phase::Waiting);
+        assert_eq!(sentence(&waiting), "waiting");
+        waiting.waiting = Some("parallel_limit".into());
+        waiting.progress = Some(api::commands::Progress { current: 3, total: 17, text: String::new() });
+        assert_eq!(sentence(&waiting), "waits for a free place: 3rd of 17");
+        let mut queued = command(Phase::Queued);
+        queued.waiting = Some("deferred".into());
+        assert_eq!(sentence(&queued), "queued; it was put off by its agent, which is asked again");
+    }
+
+    #[test]
     fn sentences_name_who_and_why() {
         let mut cancelled = command(Phase::Cancelled);
         cancelled.cancel =
@@ -177,6 +233,9 @@ mod tests {
         killed.signal = Some(9);
         killed.oom = true;
         assert_eq!(sentence(&killed), "ended by signal 9 (KILL), out of memory");
+        killed.oom = false;
+        (killed.signal, killed.core_dumped) = (Some(11), true);
+        assert_eq!(sentence(&killed), "ended by signal 11 (SEGV), core dumped");
         let mut refused = command(Phase::Refused);
         refused.error =
             Some(CommandError { code: "unknown_operation".into(), text: "no operation is called fly".into() });

@@ -21,7 +21,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-use super::ending;
+use super::held::{self, Hold, Patience, Reason};
+use super::{ending, flags};
 use crate::error::{Failure, Kind};
 use crate::output::{Escaper, Lines, Passage, Sink, Target, has_colour, note};
 
@@ -29,6 +30,8 @@ use crate::output::{Escaper, Lines, Passage, Sink, Target, has_colour, note};
 const SECOND_PRESS: Duration = Duration::from_secs(2);
 /// Events on their way to the screen from all followers together: a slow screen stops the reading, not the memory.
 const FEED: usize = 16;
+/// Silent commands that are looked at together: enough to tell what is wrong, too few to trouble the manager.
+const MAX_LOOKED_AT: usize = 20;
 /// Followed at the same time. Each costs the manager a connection; those beyond wait for a place.
 const MAX_FOLLOWED: usize = 200;
 
@@ -82,8 +85,20 @@ pub(super) async fn follow(
     let mut press = Press::None;
     // What waits for a slow screen. Nothing more is read meanwhile, and Ctrl-C is still heard.
     let mut writing: Option<Writing> = None;
+    let mut patience = Patience::new();
+    let mut next_look = Instant::now() + patience.next();
+    let mut looking: Option<Looking> = None;
     while !follower.is_done() || writing.is_some() {
         tokio::select! {
+            found = finished(&mut looking) => {
+                looking = None;
+                next_look = Instant::now() + patience.next();
+                found.into_iter().for_each(|(index, reason)| follower.tell_hold(index, reason));
+            }
+            () = sleep_until(next_look), if looking.is_none() => match follower.silent() {
+                silent if silent.is_empty() => next_look = Instant::now() + patience.next(),
+                silent => looking = Some(Box::pin(held::look(client.clone(), silent))),
+            },
             written = finished(&mut writing) => {
                 writing = None;
                 written.map_err(Failure::stdout)?;
@@ -113,6 +128,9 @@ type Piece = (Target, Vec<u8>);
 
 type Writing = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
+/// A look at commands that nothing is heard of.
+type Looking = Pin<Box<dyn Future<Output = Vec<(usize, Reason)>>>>;
+
 fn write_all(pieces: Vec<Piece>) -> Option<Writing> {
     if pieces.is_empty() {
         return None;
@@ -125,10 +143,10 @@ fn write_all(pieces: Vec<Piece>) -> Option<Writing> {
     }))
 }
 
-/// Waits for the write that is under way; for ever when there is none.
-async fn finished(writing: &mut Option<Writing>) -> io::Result<()> {
-    match writing {
-        Some(writing) => writing.await,
+/// Waits for what is under way; for ever when there is nothing.
+async fn finished<T>(under_way: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
+    match under_way {
+        Some(future) => future.await,
         None => future::pending().await,
     }
 }
@@ -220,14 +238,17 @@ struct Follower {
 struct Followee {
     reference: CommandRef,
     end: Option<Box<Command>>,
-    was_told_away: bool,
+    /// The last that was heard.
+    phase: Option<Phase>,
+    /// What was told already: each is said once.
+    told: Vec<Hold>,
 }
 
 impl Follower {
     fn new(commands: &[CommandRef], show: Show) -> Self {
         let commands = commands
             .iter()
-            .map(|reference| Followee { reference: reference.clone(), end: None, was_told_away: false })
+            .map(|reference| Followee { reference: reference.clone(), end: None, phase: None, told: Vec::new() })
             .collect();
         Self {
             commands,
@@ -283,24 +304,35 @@ impl Follower {
                 Vec::new()
             }
             OutputEvent::Phase(command) => {
-                self.tell_if_away(index, &command);
+                if let Some(followee) = self.commands.get_mut(index) {
+                    followee.phase = Some(command.phase);
+                }
+                if let Some(reason) = held::reason(&command) {
+                    self.tell_hold(index, reason);
+                }
                 Vec::new()
             }
             OutputEvent::End(command) => self.end(index, command),
         })
     }
 
-    /// Says once that nothing happens because the agent is not there.
-    fn tell_if_away(&mut self, index: usize, command: &Command) {
-        let is_stuck = !command.agent_reachable && !command.phase.is_final() && command.phase < Phase::Running;
+    /// The commands that no agent is known to hold, by index and id.
+    fn silent(&self) -> Vec<(usize, u64)> {
+        let is_silent =
+            |followee: &Followee| followee.end.is_none() && followee.phase.is_none_or(|phase| phase < Phase::Accepted);
+        let silent = self.commands.iter().enumerate().filter(|(_, followee)| is_silent(followee));
+        silent.take(MAX_LOOKED_AT).map(|(index, followee)| (index, followee.reference.id)).collect()
+    }
+
+    /// Says once what holds a command up.
+    fn tell_hold(&mut self, index: usize, (hold, words): Reason) {
+        let name = self.name_before(index);
         if let Some(followee) = self.commands.get_mut(index)
-            && is_stuck
-            && !std::mem::replace(&mut followee.was_told_away, true)
+            && followee.end.is_none()
+            && !followee.told.contains(&hold)
         {
-            note(&format!(
-                "agent {} is not connected; command {} starts when it comes back, until {}",
-                command.agent, command.id, command.expires_at
-            ));
+            followee.told.push(hold);
+            note(&format!("{name}command {} {words}", followee.reference.id));
         }
     }
 
@@ -337,8 +369,12 @@ impl Follower {
         for command in self.commands.iter().filter_map(|followee| followee.end.as_ref()) {
             // A program that exits with a code says for itself what went wrong; the rest is for us to say.
             let says_itself = self.commands.len() == 1 && command.exit_code.is_some() && command.phase == Phase::Failed;
-            if command.phase != Phase::Succeeded && !says_itself {
+            let is_plain = command.phase == Phase::Succeeded && ending::skipped(command).is_none();
+            if !is_plain && !says_itself {
                 note(&format!("{}: command {} {}", command.agent, command.id, ending::sentence(command)));
+            }
+            for flag in command.flags.iter().filter(|flag| flags::is_worth_a_note(flag)) {
+                note(&format!("{}: command {}: {}", command.agent, command.id, flags::sentence(flag)));
             }
         }
     }
@@ -449,6 +485,25 @@ mod tests {
         assert!(silent.apply((0, wrote(StreamName::Stdout, b"x"))).unwrap().is_empty());
         let mut loud = follower(&["a"], Show::Output);
         assert!(loud.apply((0, wrote(StreamName::Steps, b"{}"))).unwrap().is_empty());
+    }
+
+    #[test]
+    fn each_hold_is_told_once_and_silence_ends_with_the_agents_word() {
+        let mut follower = follower(&["a", "b"], Show::Output);
+        assert_eq!(follower.silent(), [(0, 1), (1, 2)], "nothing was heard of either");
+        let phase = |phase| Ok(OutputEvent::Phase(Box::new(command(phase))));
+        follower.apply((0, phase(Phase::Queued))).unwrap();
+        assert_eq!(follower.silent(), [(0, 1), (1, 2)]);
+        for _ in 0..2 {
+            follower.tell_hold(0, (Hold::Drained, "is drained".into()));
+        }
+        follower.apply((0, phase(Phase::Paused))).unwrap();
+        assert_eq!(follower.commands[0].told, [Hold::Drained, Hold::Paused]);
+        assert_eq!(follower.silent(), [(1, 2)]);
+        follower.apply((1, ended(Phase::Cancelled))).unwrap();
+        follower.tell_hold(1, (Hold::Away, "is away".into()));
+        assert!(follower.commands[1].told.is_empty(), "what is over is held up by nothing");
+        assert!(follower.silent().is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use api::commands::Command;
 use common::model::Phase;
 
 use super::follow::Followed;
-use super::{request, run, start};
+use super::{ending, request, run, start};
 use crate::args::{Format, OpArgs};
 use crate::error::Failure;
 use crate::output::{Printer, print};
@@ -31,7 +31,9 @@ pub(super) async fn run(client: &Client, printer: Printer, args: &OpArgs) -> Res
 /// The values that operations answered, as JSON: escaped by its own rules, except what JSON lets through.
 fn answers(commands: &[Command]) -> String {
     let is_single = commands.len() == 1;
-    let values = commands.iter().filter_map(|command| command.value.as_ref().map(|value| (command, value)));
+    // What a guard says is no answer of the operation; it was told when the command ended.
+    let answered = commands.iter().filter(|command| ending::skipped(command).is_none());
+    let values = answered.filter_map(|command| command.value.as_ref().map(|value| (command, value)));
     values
         .map(|(command, value)| {
             let value = common::escape::text(value.to_string());
@@ -51,6 +53,10 @@ mod tests {
     fn answers_are_one_line_each() {
         let mut pinged = command(Phase::Succeeded);
         pinged.value = Some(json!({"pong": true, "text": "a\u{1b}[0m\u{202e}"}));
+        let mut skipped = command(Phase::Succeeded);
+        skipped.flags = vec!["skipped".into()];
+        skipped.value = Some(json!({"skipped": "creates", "text": "/x exists"}));
+        assert_eq!(answers(&[skipped]), "");
         let silent = command(Phase::Succeeded);
         assert_eq!(answers(&[pinged.clone()]), "{\"pong\":true,\"text\":\"a\\u001b[0m\\u{202e}\"}\n");
         assert!(answers(&[pinged, silent]).starts_with("web1  {"));

@@ -1,7 +1,8 @@
 //! From a parsed verb to its file, and from its end to an exit code.
 
 use super::{
-    agent, agents, cancel, completions, ending, events, list, logs, op, release, remote, run, show, status, token,
+    agent, agents, cancel, completions, ending, events, list, logs, op, pause, release, remote, run, show, status,
+    token,
 };
 use crate::args::{Client, Globals};
 use crate::error::{Failure, Kind};
@@ -18,7 +19,7 @@ pub fn execute(globals: &Globals, verb: Client, tree: impl FnOnce() -> clap::Com
         Ok(code) => code,
         Err(failure) => {
             if !failure.is_closed_pipe() {
-                failure.tell();
+                failure.tell(globals.format);
             }
             exit_code(&failure, is_run)
         }
@@ -58,6 +59,8 @@ async fn dispatch(globals: &Globals, verb: Client) -> Result<u8, Failure> {
         Client::Commands(args) => list::run(&client, printer, args).await.map(|()| 0),
         Client::Show(args) => show::run(&client, printer, &args).await.map(|()| 0),
         Client::Cancel(args) => cancel::run(&client, printer, &args).await,
+        Client::Pause(args) => pause::pause(&client, printer, &args).await,
+        Client::Resume(args) => pause::resume(&client, printer, &args).await,
         Client::Release(args) => release::run(&client, printer, &args).await,
         Client::Agents => agents::run(&client, printer).await.map(|()| 0),
         Client::Agent(args) => agent::run(&client, printer, &args.verb).await.map(|()| 0),

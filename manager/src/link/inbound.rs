@@ -24,13 +24,15 @@ use common::wire::frame::Body;
 use common::wire::reconcile_item::Action;
 use common::wire::{self, nak};
 use store::StoreError;
-use store::types::{AckAnswer, Appended, Chunk, Reported, ResultTaken};
+use store::types::{AckAnswer, Appended, Chunk, PauseHeard, Reported, ResultTaken};
 use tokio::time::Instant;
 
 use super::complaints::Complaints;
+use super::endings;
 use super::inflight::InFlight;
 use super::listing::Listing;
 use super::messages::{self, Malformed};
+use super::questions::{Question, Questions, Refused};
 use super::reconcile::{Own, judge_page};
 use crate::registry::SessionHandle;
 use crate::service::Service;
@@ -40,10 +42,6 @@ const MAX_IN_FLIGHT: usize = 256;
 /// Pieces of output that may wait while an append is under way. Credit bounds their bytes; gaps and single bytes cost as
 /// much as the frames they came in.
 const MAX_PIECES: usize = 1_024;
-/// Sent commands whose answer is awaited; older ones are forgotten here, which costs only the meaning of a late Nak.
-const MAX_AWAITED: usize = 10_000;
-/// When an agent that was told to wait may be asked again.
-const BUSY_AGENT: Duration = Duration::from_secs(1);
 /// When to come back after output did not join what is stored.
 const RETRY_AFTER_HOLE: Duration = Duration::from_millis(500);
 
@@ -135,8 +133,7 @@ pub struct Inbound {
     window: ReceiveWindow,
     /// Commands that this session may speak about; the rest is not its own (protocol R-AUTH-3).
     owned: HashMap<Uid, CommandId>,
-    /// Sequence numbers of Command frames that were not answered yet.
-    awaited: HashMap<u64, Uid>,
+    asked: Questions,
     output: Vec<(Uid, Chunk)>,
     appending: bool,
     /// Ends that are recorded and not acknowledged: whether there are bytes to wait for.
@@ -159,7 +156,7 @@ impl Inbound {
             flight: InFlight::new(),
             window: ReceiveWindow::new(limits::STREAM_CREDIT, limits::SESSION_CREDIT),
             owned: HashMap::new(),
-            awaited: HashMap::new(),
+            asked: Questions::default(),
             output: Vec::new(),
             appending: false,
             ending: HashMap::new(),
@@ -189,15 +186,31 @@ impl Inbound {
     /// Learns that a Command was sent in the frame `seq`.
     pub fn sent(&mut self, seq: u64, uid: Uid, id: CommandId) {
         self.owned.insert(uid, id);
-        if self.awaited.len() >= MAX_AWAITED {
-            self.awaited.clear();
-        }
-        self.awaited.insert(seq, uid);
+        self.asked.ask(seq, Question::Command(uid));
     }
 
     /// Learns that this session may hear about a command.
     pub fn owns(&mut self, uid: Uid, id: CommandId) {
         self.owned.insert(uid, id);
+    }
+
+    /// Learns that a wish to pause or to go on was sent in the frame `seq`.
+    pub fn wished(&mut self, seq: u64, uid: Uid, wish: u64) {
+        self.asked.ask(seq, Question::Pause(uid, wish));
+    }
+
+    /// Records that the agent cannot run a command because it does not know a word that the command needs.
+    pub fn refuse(&mut self, uid: Uid, word: &str) {
+        tracing::warn!(agent.id = %self.agent, command.uid = %uid, word, "a command was not sent: the agent is too old for it");
+        let text = format!("this agent does not know `{word}`; a newer release does");
+        let answer = AckAnswer::Refused { code: "unsupported".to_owned(), text };
+        let (service, agent) = (self.service.clone(), self.agent.clone());
+        self.flight.push(async move {
+            match service.store().acked(&uid, &agent, answer, service.now()).await {
+                Err(error) if error.retryable() => Done::Over(crate::service::sessions::refusal(&error)),
+                _ => Done::Nothing,
+            }
+        });
     }
 
     /// Takes a frame that was judged to have its place here. Answers what can be said at once.
@@ -211,6 +224,12 @@ impl Inbound {
             Body::CommandOutput(output) => self.command_output(seq, output),
             Body::CommandResult(result) => self.command_result(seq, &result),
             Body::Inventory(page) => return self.inventory(seq, &page).map(|()| None),
+            Body::Ack(_) => {
+                if let Some(Question::Pause(uid, wish)) = self.asked.answered(reply_to) {
+                    self.pause_heard(uid, wish, PauseHeard::Taken);
+                }
+                Ok(None)
+            }
             Body::Nak(nak) => {
                 self.nak(reply_to, &nak);
                 Ok(None)
@@ -304,7 +323,7 @@ impl Inbound {
 
     fn command_ack(&mut self, seq: u64, reply_to: u64, ack: &wire::CommandAck) -> Result<Option<Answer>, Fault> {
         let (uid, answer) = (messages::uid(&ack.uid)?, messages::ack(ack)?);
-        self.awaited.remove(&reply_to);
+        let _ = self.asked.answered(reply_to);
         self.acked(seq, uid, answer);
         Ok(None)
     }
@@ -313,8 +332,24 @@ impl Inbound {
         let (service, agent) = (self.service.clone(), self.agent.clone());
         self.flight.push(async move {
             match service.store().acked(&uid, &agent, answer, service.now()).await {
-                Ok(_) => Done::Nothing,
+                Ok(answered) => {
+                    if answered.wished {
+                        service.wake().agent(&agent);
+                    }
+                    Done::Nothing
+                }
                 Err(error) => failed(seq, error),
+            }
+        });
+    }
+
+    fn pause_heard(&mut self, uid: Uid, wish: u64, heard: PauseHeard) {
+        let (service, agent) = (self.service.clone(), self.agent.clone());
+        self.flight.push(async move {
+            match service.store().pause_heard(&uid, &agent, wish, heard, service.now()).await {
+                // What could not be recorded is asked again.
+                Err(error) if error.retryable() => Done::Over(crate::service::sessions::refusal(&error)),
+                _ => Done::Nothing,
             }
         });
     }
@@ -352,27 +387,21 @@ impl Inbound {
         });
     }
 
-    /// A Command that was not understood is refused; nothing of it runs. Other Naks are for the log.
+    /// Takes the refusal of something that was asked; other Naks are for the log.
     fn nak(&mut self, reply_to: u64, nak: &wire::Nak) {
         let reason = common::escape::text(&nak.reason);
-        let Some(uid) = self.awaited.remove(&reply_to) else {
+        let Some(question) = self.asked.answered(reply_to) else {
             tracing::debug!(agent.id = %self.agent, code = ?nak.code(), reason, "an agent did not take a frame");
             return;
         };
         if let Some(unsaid) = self.complaints.line(Instant::now()) {
-            tracing::warn!(agent.id = %self.agent, command.uid = %uid, code = ?nak.code(), reason, unsaid, "an agent did not take a command");
+            tracing::warn!(agent.id = %self.agent, command.uid = %question.uid(), code = ?nak.code(), reason, unsaid, "an agent did not take a command, or a wish for one");
         }
-        let refused = |code: &str| AckAnswer::Refused { code: code.to_owned(), text: reason.clone() };
-        let answer = match nak.code() {
-            nak::Code::Busy => {
-                let until = self.service.now().saturating_add(BUSY_AGENT.as_millis() as u64);
-                AckAnswer::Deferred { until }
-            }
-            nak::Code::Conflict => refused("conflict"),
-            nak::Code::Unsupported => refused("unsupported"),
-            _ => refused("invalid"),
-        };
-        self.acked(reply_to, uid, answer);
+        match question.refused(nak.code(), &reason, self.service.now()) {
+            Refused::Command(uid, answer) => self.acked(reply_to, uid, answer),
+            Refused::Pause(uid, wish, Some(heard)) => self.pause_heard(uid, wish, heard),
+            Refused::Pause(_, _, None) => {}
+        }
     }
 
     fn command_output(&mut self, seq: u64, output: wire::CommandOutput) -> Result<Option<Answer>, Fault> {
@@ -486,7 +515,7 @@ impl Inbound {
         self.acking = true;
         let service = self.service.clone();
         self.flight.push(async move {
-            match settle(&service, look_at).await {
+            match endings::settle(&service, look_at).await {
                 Ok(acked) => Done::Acked(acked),
                 Err(error) => Done::Over(crate::service::sessions::refusal(&error)),
             }
@@ -547,27 +576,6 @@ impl Inbound {
         }
         self.judge();
     }
-}
-
-/// Finds out which ends are whole, makes their bytes durable and records that the agent may forget them.
-async fn settle(service: &Service, look_at: Vec<(CommandId, Uid, bool)>) -> Result<Vec<(CommandId, Uid)>, StoreError> {
-    let mut whole = Vec::with_capacity(look_at.len());
-    let mut bytes = false;
-    for (id, uid, output) in look_at {
-        if !output || service.store().ready_for_ack(id).await? {
-            whole.push((id, uid));
-            bytes |= output;
-        }
-    }
-    if whole.is_empty() {
-        return Ok(whole);
-    }
-    if bytes {
-        service.store().sync_output().await?;
-    }
-    crash::point("manager.result.before-ack");
-    service.store().mark_result_acked(whole.iter().map(|(id, _)| *id).collect()).await?;
-    Ok(whole)
 }
 
 /// Turns an error of the store into an answer, or into the end of the session when the same call may work later.

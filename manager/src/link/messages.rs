@@ -10,12 +10,15 @@ use common::handshake::truncate;
 use common::id::{CommandId, Generation, JobId, Name, Uid};
 use common::limits;
 use common::model::{Outcome, StreamName};
-use common::wire;
+use common::version::capability;
+use common::wire::{self, nak};
 use prost::Message;
 use store::types::{
-    AckAnswer, Cancel, Command, End, EndError, Gap, Held, HeldPhase, Import, Limits, Progress, ProgressReport,
-    Reported, Request, StreamEnd,
+    AckAnswer, Cancel, Command, End, EndError, Gap, Held, HeldPhase, Import, Limits, Options, Pause, PauseHeard,
+    Progress, ProgressReport, Reported, Request, StreamEnd,
 };
+
+use crate::service::validate::{GUARDS, SCRIPT_RUN};
 
 /// Largest answer of an operation without a process.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -59,10 +62,12 @@ pub fn progress(said: &wire::CommandProgress) -> Checked<ProgressReport> {
         return Err(Malformed("an end is reported by CommandResult, not as progress"));
     }
     let waits = phase == HeldPhase::Waiting;
-    let counts = said.total > 0 || said.current > 0 || (!waits && !said.text.is_empty());
+    // What a waiting command waits for is said once; its progress is its place in the queue.
+    let about = if waits { "" } else { said.text.as_str() };
+    let counts = said.total > 0 || said.current > 0 || !about.is_empty();
     Ok(ProgressReport {
         phase,
-        progress: counts.then(|| Progress { current: said.current, total: said.total, text: short(&said.text) }),
+        progress: counts.then(|| Progress { current: said.current, total: said.total, text: short(about) }),
         waiting: waits.then(|| short(&said.text)),
         isolation: text(&said.isolation),
         at: some(said.at_ms),
@@ -98,6 +103,9 @@ pub fn reported(said: &wire::CommandResult) -> Checked<Reported> {
         duration_us: some(said.duration_us),
         cpu_us: some(said.cpu_us),
         memory_peak: some(said.memory_peak),
+        io_read: some(said.io_read),
+        io_written: some(said.io_written),
+        tasks_peak: some(said.tasks_peak),
         flags: said.flags.iter().take(MAX_FLAGS).map(|flag| short(flag)).collect(),
         value,
         started_ms: some(said.started_ms),
@@ -173,6 +181,15 @@ pub fn import(agent: &Name, journal: Uid, held: &Held, command: &[u8]) -> Checke
             output: some(limits.output),
             best_effort: limits.best_effort,
         },
+        options: Options {
+            umask: command.has_umask.then_some(command.umask),
+            nice: (command.nice != 0).then_some(command.nice),
+            oom_score: (command.oom_score != 0).then_some(command.oom_score),
+            keep_strays: command.keep_strays,
+            stop_signal: (command.stop_signal != 0).then_some(command.stop_signal),
+            stop_only_main: command.stop_only_main,
+            grace: command.has_grace.then(|| Duration::from_millis(command.grace_ms.into())),
+        },
         idempotent: command.idempotent,
     };
     Ok(Import {
@@ -194,7 +211,7 @@ pub fn import(agent: &Name, journal: Uid, held: &Held, command: &[u8]) -> Checke
 /// Builds the Command frame.
 pub fn command(command: &Command, store_position: u64) -> wire::Command {
     let request = &command.request;
-    let limits = &request.limits;
+    let (limits, options) = (&request.limits, &request.options);
     let env = request
         .env
         .iter()
@@ -226,14 +243,68 @@ pub fn command(command: &Command, store_position: u64) -> wire::Command {
         attempt: command.attempt,
         store_position,
         created_ms: command.created_at,
+        umask: options.umask.unwrap_or(0),
+        has_umask: options.umask.is_some(),
+        nice: options.nice.unwrap_or(0),
+        oom_score: options.oom_score.unwrap_or(0),
+        keep_strays: options.keep_strays,
+        stop_signal: options.stop_signal.unwrap_or(0),
+        stop_only_main: options.stop_only_main,
+        needs: needs(request).into_iter().map(str::to_owned).collect(),
+        grace_ms: options.grace.map_or(0, grace_ms),
+        has_grace: options.grace.is_some(),
+    }
+}
+
+/// Names what an agent must know to run a request as it is meant.
+fn needs(request: &Request) -> Vec<&'static str> {
+    let Options { umask, nice, oom_score, keep_strays, stop_signal, stop_only_main, grace } = &request.options;
+    let numbers = [*nice, *oom_score].into_iter().flatten().any(|number| number != 0);
+    let options = umask.is_some() || numbers || stop_signal.is_some() || *stop_only_main || grace.is_some();
+    let used = [
+        (capability::GUARDS, has_guards(&request.args)),
+        (capability::SCRIPT, request.operation == SCRIPT_RUN),
+        (capability::OPTIONS, options),
+        (capability::KEEP_STRAYS, *keep_strays),
+    ];
+    used.into_iter().filter_map(|(word, used)| used.then_some(word)).collect()
+}
+
+fn has_guards(args: &str) -> bool {
+    // Most arguments are not worth reading a second time, and some are half a megabyte.
+    let may = GUARDS.iter().any(|guard| args.contains(guard));
+    may && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(args)
+        .is_ok_and(|args| GUARDS.iter().any(|guard| args.contains_key(*guard)))
+}
+
+/// Builds the CommandPause frame.
+pub fn pause(uid: Uid, id: CommandId, wish: &Pause, generation: Generation) -> wire::CommandPause {
+    wire::CommandPause {
+        uid: uid.to_wire(),
+        id: id.0,
+        paused: wish.paused,
+        by: short(&wish.by.0),
+        wish: wish.wish,
+        generation: generation.0,
+    }
+}
+
+/// Reads a Nak to a CommandPause; `None` when the agent may be asked again.
+pub fn pause_heard(code: nak::Code) -> Option<PauseHeard> {
+    let refused = |code: &str| Some(PauseHeard::Refused(code.to_owned()));
+    match code {
+        nak::Code::Busy => None,
+        nak::Code::Unknown => Some(PauseHeard::Unknown),
+        nak::Code::Unsupported => refused("unsupported"),
+        nak::Code::NotMine => refused("not_mine"),
+        nak::Code::Conflict => refused("conflict"),
+        nak::Code::Invalid | nak::Code::Unspecified => refused("invalid"),
     }
 }
 
 /// Builds the CommandCancel frame.
 pub fn cancel(uid: Uid, id: CommandId, wish: &Cancel, expires_ms: u64, generation: Generation) -> wire::CommandCancel {
-    let grace = wish.grace.map_or(limits::GRACE_UNSET, |grace| {
-        u32::try_from(millis(grace)).unwrap_or(u32::MAX).min(limits::GRACE_UNSET - 1)
-    });
+    let grace = wish.grace.map_or(limits::GRACE_UNSET, grace_ms);
     wire::CommandCancel {
         uid: uid.to_wire(),
         id: id.0,
@@ -271,6 +342,11 @@ fn text(said: &str) -> Option<String> {
 /// Zero stands for "never" or "none" on the wire.
 fn some(value: u64) -> Option<u64> {
     (value != 0).then_some(value)
+}
+
+/// A grace, never mistaken for the word that none was named.
+fn grace_ms(grace: Duration) -> u32 {
+    u32::try_from(millis(grace)).unwrap_or(u32::MAX).min(limits::GRACE_UNSET - 1)
 }
 
 fn millis(duration: Duration) -> u64 {

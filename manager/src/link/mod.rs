@@ -10,11 +10,13 @@
 
 pub mod admission;
 mod complaints;
+mod endings;
 pub mod inbound;
 pub mod inflight;
 pub mod listener;
 mod listing;
 pub mod messages;
+mod questions;
 mod reconcile;
 pub mod session;
 pub mod strangers;

@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::clock;
 use common::error::Chain;
 use common::frame::FrameError;
 use common::handshake::{self, Hello, Refusal};
@@ -116,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
             orders: opened.orders,
             reader: self.reader,
             writer: self.writer,
+            knows: self.hello.capabilities,
             liveness: Liveness::new(heartbeat, Instant::now()),
             proofs: Vec::new(),
         };
@@ -134,6 +134,8 @@ struct Session<S> {
     reader: Reader<ReadHalf<S>>,
     writer: Writer<WriteHalf<S>>,
     inbound: Inbound,
+    /// Words of optional behaviour that the agent named.
+    knows: Vec<String>,
     liveness: Liveness,
     /// Pings that somebody waits for, by their sequence number.
     proofs: Vec<(u64, oneshot::Sender<()>)>,
@@ -244,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Carries our clock and the position of our store (protocol R-LIVE-2).
     fn ping(&mut self) -> u64 {
         let store_position = self.service.store().position().position.0;
-        self.writer.push(Lane::Control, Body::Ping(wire::Ping { clock_ms: clock::unix_ms(), store_position }))
+        self.writer.push(Lane::Control, Body::Ping(wire::Ping { clock_ms: self.service.now(), store_position }))
     }
 
     fn take_orders(&mut self, first: Order) {
@@ -273,6 +275,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             DueKind::Send(command) => {
                 let store_position = self.service.store().position().position.0;
                 let frame = messages::command(&command, store_position);
+                // An agent that is too old to read what a command needs would run it without (protocol R-CMD-11).
+                if let Some(word) = frame.needs.iter().find(|word| !self.knows.contains(word)) {
+                    self.inbound.refuse(due.uid, word);
+                    return;
+                }
                 let seq = self.writer.push(Lane::Control, Body::Command(frame));
                 self.inbound.sent(seq, due.uid, due.id);
                 self.service.counters().sent.add(1);
@@ -283,6 +290,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.inbound.owns(due.uid, due.id);
                 self.writer.push(Lane::Control, Body::CommandCancel(frame));
                 self.service.counters().cancels_sent.add(1);
+            }
+            DueKind::Pause(wish, generation) => {
+                let frame = messages::pause(due.uid, due.id, &wish, generation);
+                let seq = self.writer.push(Lane::Control, Body::CommandPause(frame));
+                self.inbound.wished(seq, due.uid, wish.wish);
             }
         }
     }
@@ -307,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match frame.body {
             Some(Body::Bye(bye)) => return Err(End::Left(common::escape::text(&bye.reason))),
             Some(Body::Ping(_)) => {
-                self.writer.reply(Lane::Control, seq, Body::Pong(wire::Pong { clock_ms: clock::unix_ms() }));
+                self.writer.reply(Lane::Control, seq, Body::Pong(wire::Pong { clock_ms: self.service.now() }));
             }
             Some(Body::Pong(_)) => self.proved(reply_to),
             Some(body) => match self.inbound.frame(seq, reply_to, body) {

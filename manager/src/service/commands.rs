@@ -1,4 +1,4 @@
-//! Commands: start, look, wait, cancel, release.
+//! Commands: start, look, wait, cancel, pause, release.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use common::limits;
 use store::StoreError;
 use store::types::{
     AuditEntry, AuditOutcome, Cancel, CancelAnswer, Command, CommandFilter, CommandPage, Due, Idempotency, Millis,
-    Request, Scope, Submit, Submitted,
+    PauseAnswer, Request, Scope, Submit, Submitted,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -251,6 +251,42 @@ impl Service {
         }
         let view = self.command(caller, id).await?;
         Ok((answer, view))
+    }
+
+    /// Pauses a command: the wish is durable and the agent is told.
+    ///
+    /// # Errors
+    /// When there is no such command, it was not started or is stopping or over, or the caller may not.
+    pub async fn pause(&self, caller: &Caller, id: CommandId) -> Result<CommandView, ServiceError> {
+        caller.may(Scope::Run)?;
+        let answer = self.store().pause(id, &caller.actor, self.now()).await?;
+        self.wished(caller, id, answer).await
+    }
+
+    /// Lets a paused command go on: the wish is durable and the agent is told.
+    ///
+    /// # Errors
+    /// When there is no such command, it was not started or is stopping or over, or the caller may not.
+    pub async fn resume(&self, caller: &Caller, id: CommandId) -> Result<CommandView, ServiceError> {
+        caller.may(Scope::Run)?;
+        let answer = self.store().resume(id, &caller.actor, self.now()).await?;
+        self.wished(caller, id, answer).await
+    }
+
+    async fn wished(&self, caller: &Caller, id: CommandId, answer: PauseAnswer) -> Result<CommandView, ServiceError> {
+        let refused = |code, text: String| Err(ServiceError::Conflict { code, text });
+        match answer {
+            PauseAnswer::Wished => {}
+            PauseAnswer::Already => return self.command(caller, id).await,
+            PauseAnswer::NotStarted => {
+                return refused("not_started", format!("command {id} was not sent to its agent yet"));
+            }
+            PauseAnswer::Stopping => return refused("stopping", format!("command {id} is being stopped")),
+            PauseAnswer::Final(phase) => return refused("already_final", format!("command {id} is over: {phase}")),
+        }
+        let view = self.command(caller, id).await?;
+        self.wake().agent(&view.command.agent);
+        Ok(view)
     }
 
     /// Lets a command go that waits because the store was restored.

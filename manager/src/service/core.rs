@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use common::clock;
 use common::shutdown::Shutdown;
-use store::Store;
-use store::types::Millis;
+use store::types::{EventFilter, Millis};
+use store::{Store, StoreError};
 use tokio::time::Instant;
 
 use super::callers::TokenCache;
 use super::refusals::Refusals;
+use super::time::{LOOK_BACK, ManagerTime};
 use crate::ca::Authority;
 use crate::fanout::Wake;
 use crate::metrics::Metrics;
@@ -72,6 +73,7 @@ struct Inner {
     parts: Parts,
     tokens: TokenCache,
     refusals: Refusals,
+    time: ManagerTime,
     draining: AtomicBool,
     ready: AtomicBool,
     started: Instant,
@@ -88,6 +90,7 @@ impl Service {
                 parts,
                 tokens: TokenCache::default(),
                 refusals: Refusals::default(),
+                time: ManagerTime::new(clock::unix_ms()),
                 draining: AtomicBool::new(false),
                 ready: AtomicBool::new(false),
                 started: Instant::now(),
@@ -166,7 +169,25 @@ impl Service {
         self.inner.started.elapsed()
     }
 
+    /// Goes on with the time from where an earlier process had come; before anybody is told the time.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn carry_time_on(&self) -> Result<(), StoreError> {
+        let last = self.store().position().last_event;
+        let after = last.saturating_sub(LOOK_BACK);
+        let past = self.store().events(after, LOOK_BACK as usize, EventFilter::default()).await?;
+        self.inner.time.go_on(&past);
+        Ok(())
+    }
+
+    /// How far the wall clock is behind what agents were told, where that is worth a word.
+    pub(super) fn clock_behind(&self) -> Option<Duration> {
+        self.inner.time.behind()
+    }
+
+    /// The manager's time. It never goes back.
     pub(crate) fn now(&self) -> Millis {
-        clock::unix_ms()
+        self.inner.time.now(clock::unix_ms())
     }
 }

@@ -19,7 +19,7 @@ pub enum ServiceError {
     /// The request is wrong in itself.
     #[error("{field}: {text}")]
     Invalid {
-        /// Stable code, e.g. `invalid`, `unknown_operation`, `not_supported_yet`.
+        /// Stable code, e.g. `invalid`, `unknown_operation`, `unknown_field`.
         code: &'static str,
         /// Path of the value, e.g. `args.run`.
         field: String,

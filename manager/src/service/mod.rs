@@ -16,6 +16,7 @@ pub mod events;
 pub mod output;
 pub mod sessions;
 pub mod status;
+mod time;
 pub mod tokens;
 pub mod validate;
 

@@ -51,10 +51,16 @@ impl Service {
         let agents = self.store().agent_count().await?;
         let commands = self.store().phase_counts().await?;
         let background = self.counters().background();
-        let degraded = background
+        let failed = background
             .iter()
-            .filter_map(|run| run.error.as_ref().map(|error| format!("background work {} failed: {error}", run.name)))
-            .collect();
+            .filter_map(|run| run.error.as_ref().map(|error| format!("background work {} failed: {error}", run.name)));
+        let behind = self.clock_behind().map(|span| {
+            format!(
+                "the wall clock is {} behind the time that agents were told; times are shown ahead of it",
+                common::config::HumanDuration(span)
+            )
+        });
+        let degraded = failed.chain(behind).collect();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             cluster: identity.cluster,

@@ -16,10 +16,10 @@ use crate::error::StoreError;
 pub use crate::sqlite::Appending;
 use crate::sqlite::Database;
 use crate::types::{
-    AckAnswer, Actor, Agent, AuditEntry, AuditRow, Cancel, CancelAnswer, Chunk, Command, CommandFilter, CommandPage,
-    Connect, Due, Event, EventFilter, Evidence, Held, Identity, Import, Millis, NewToken, OutputRead, PhaseCounts,
-    Position, ProgressReport, Pruned, Reported, ResultTaken, Retention, Started, Submit, Submitted, Taker, Token,
-    Verdict,
+    AckAnswer, Actor, Agent, Answered, AuditEntry, AuditRow, Cancel, CancelAnswer, Chunk, Command, CommandFilter,
+    CommandPage, Connect, Due, Event, EventFilter, Evidence, Held, Identity, Import, Millis, NewToken, OutputRead,
+    PauseAnswer, PauseHeard, PhaseCounts, Position, ProgressReport, Pruned, Reported, ResultTaken, Retention, Started,
+    Submit, Submitted, Taker, Token, Verdict,
 };
 use crate::watch::CommandWatch;
 
@@ -202,6 +202,16 @@ impl Store {
         self.0.cancel(id, cancel, actor, now).await
     }
 
+    /// Wishes that a command pauses; its agent is told until it answers.
+    pub async fn pause(&self, id: CommandId, actor: &Actor, now: Millis) -> Result<PauseAnswer> {
+        self.0.pause(id, true, actor, now).await
+    }
+
+    /// Wishes that a paused command goes on; its agent is told until it answers.
+    pub async fn resume(&self, id: CommandId, actor: &Actor, now: Millis) -> Result<PauseAnswer> {
+        self.0.pause(id, false, actor, now).await
+    }
+
     /// Lets a command go that waits since the store was restored.
     pub async fn release_restored(&self, id: CommandId, actor: &Actor, now: Millis) -> Result<()> {
         self.0.release_restored(id, actor, now).await
@@ -249,12 +259,27 @@ impl Store {
         self.0.due_agents(resend, now).await
     }
 
-    /// Takes an agent's answer to a Command; repeats and old news change nothing. Answers the phase and the command.
+    /// Takes an agent's answer to a Command; repeats and old news change nothing.
     ///
     /// # Errors
     /// `NotFound`, `NotMine`.
-    pub async fn acked(&self, uid: &Uid, agent: &Name, answer: AckAnswer, now: Millis) -> Result<(CommandId, Phase)> {
+    pub async fn acked(&self, uid: &Uid, agent: &Name, answer: AckAnswer, now: Millis) -> Result<Answered> {
         self.0.acked(uid, agent, answer, now).await
+    }
+
+    /// Takes an agent's answer to the wish `number` that a command pauses or goes on; old news changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotMine`.
+    pub async fn pause_heard(
+        &self,
+        uid: &Uid,
+        agent: &Name,
+        number: u64,
+        heard: PauseHeard,
+        now: Millis,
+    ) -> Result<()> {
+        self.0.pause_heard(uid, agent, number, heard, now).await
     }
 
     /// Takes an agent's word on how far a command is; old news changes nothing.

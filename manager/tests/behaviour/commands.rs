@@ -286,9 +286,9 @@ async fn a_refused_submit_leaves_an_audit_row_and_no_command() {
     let house = House::build().await;
     house.agent("web1").await;
     let mut wrong = request();
-    wrong.user = Some("nobody".to_owned());
+    wrong.user = Some("no:body".to_owned());
     let refused = house.service.submit(&house.admin, vec!["web1".parse().unwrap()], wrong, None, false, None).await;
-    assert_eq!(refused.unwrap_err().code(), "not_supported_yet");
+    assert_eq!(refused.unwrap_err().code(), "invalid");
     let unknown = house.service.submit(&house.admin, vec!["web9".parse().unwrap()], request(), None, false, None).await;
     assert_eq!(unknown.unwrap_err().code(), "not_found");
     let rows = house.service.audit_rows(&house.admin, 0, 100).await.unwrap();

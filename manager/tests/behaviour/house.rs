@@ -10,6 +10,7 @@ use common::handshake::HelloParams;
 use common::id::{CommandId, Generation, Name, Uid};
 use common::shutdown::{Shutdown, Tasks};
 use common::tls::{Identity, Role};
+use common::version::capability;
 use manager::ca::Authority;
 use manager::fanout::{self, Wake};
 use manager::link::session::greet;
@@ -17,7 +18,7 @@ use manager::metrics::Metrics;
 use manager::registry::Registry;
 use manager::service::{Caller, Parts, Service, Settings};
 use store::Store;
-use store::types::{Actor, Limits, Request, Scope};
+use store::types::{Actor, Request, Scope};
 use tempfile::TempDir;
 
 use crate::peer::Peer;
@@ -36,12 +37,23 @@ pub struct House {
     pub shutdown: Shutdown,
     pub admin: Caller,
     /// Goes with the house.
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl House {
     pub async fn build() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::build_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Ends this manager and starts another on the same folder.
+    pub async fn restarted(self) -> Self {
+        self.shutdown.request();
+        assert_eq!(self.tasks.join(BOUND).await, Vec::<&str>::new(), "nobody is late");
+        self.store.close().await;
+        Self::build_in(self.dir).await
+    }
+
+    async fn build_in(dir: TempDir) -> Self {
         let store = Store::open(dir.path()).await.unwrap();
         let now = Duration::from_millis(common::clock::unix_ms());
         let authority = Arc::new(Authority::open(dir.path(), &store.identity().cluster, now).unwrap());
@@ -57,7 +69,7 @@ impl House {
         });
         tasks.spawn("fanout", fanout::run(service.clone(), shutdown.clone()));
         let admin = Caller { actor: Actor("admin".to_owned()), scope: Scope::Admin };
-        Self { service, store, registry, authority, tasks, shutdown, admin, _dir: dir }
+        Self { service, store, registry, authority, tasks, shutdown, admin, dir }
     }
 
     /// Makes an agent and answers the identity of its certificate.
@@ -100,7 +112,7 @@ impl House {
             labels: BTreeMap::new(),
             agent_version: "0.1.0".to_owned(),
             isolation: "cgroup".to_owned(),
-            capabilities: Vec::new(),
+            capabilities: capability::NEEDS.map(str::to_owned).into(),
         }
     }
 
@@ -126,17 +138,7 @@ impl House {
 }
 
 pub fn request() -> Request {
-    Request {
-        operation: "command.run".to_owned(),
-        args: r#"{"run":["true"]}"#.to_owned(),
-        timeout: None,
-        user: None,
-        env: BTreeMap::new(),
-        cwd: None,
-        stdin: None,
-        limits: Limits::default(),
-        idempotent: false,
-    }
+    Request { operation: "command.run".to_owned(), args: r#"{"run":["true"]}"#.to_owned(), ..Request::default() }
 }
 
 /// Waits until a value is as wanted.

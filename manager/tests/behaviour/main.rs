@@ -8,6 +8,7 @@ mod commands;
 mod doors;
 mod house;
 mod past;
+mod pause;
 mod peer;
 mod sessions;
 mod whole;

@@ -262,6 +262,21 @@ impl House {
         Ok(())
     }
 
+    /// The same with another program; `words` stand before the agent's own arguments (`agent` where one binary is
+    /// everything).
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_agent_as(&mut self, agent: &str, path: &Path, words: &[&str]) -> anyhow::Result<()> {
+        let mut args: Vec<_> = words.iter().map(Into::into).collect();
+        args.extend(["--config".into(), self.folder().join(agent).join("agent.yml").into()]);
+        let env = environment(&self.options.agent_env, &[]);
+        let program =
+            Program { name: agent.to_owned(), path: path.to_owned(), args, env, log: log_path(self.folder(), agent) };
+        self.agents.insert(agent.to_owned(), Some(Process::start(&program)?));
+        Ok(())
+    }
+
     /// An agent's process.
     ///
     /// # Errors

@@ -4,8 +4,9 @@
 //! It tests the product from outside: it starts programs, speaks the protocol and reads answers. It never reaches into
 //! the daemons, and it ends only processes that it started or that carry its own mark.
 //!
-//! Reading order: [`wait`] and [`process`], the [`house`], its peers ([`pki`], [`peer`], [`proxy`], [`web`]), the checks
-//! ([`effects`], [`checker`], [`survivors`]), and [`ground`] for what a machine cannot do.
+//! Reading order: [`wait`] and [`process`], the [`house`], its peers ([`pki`], [`peer`], [`scripted_manager`],
+//! [`proxy`], [`web`]), the checks ([`effects`], [`checker`], [`survivors`]), the [`keeper`] of the badly behaved
+//! programs in `src/bin/zoo`, and [`ground`] for what a machine cannot do.
 
 pub mod process;
 pub mod wait;
@@ -16,11 +17,13 @@ mod settings;
 pub mod peer;
 pub mod pki;
 pub mod proxy;
+pub mod scripted_manager;
 pub mod web;
 
 pub mod checker;
 pub mod effects;
 pub mod ground;
+pub mod keeper;
 pub mod survivors;
 
 pub use house::House;

@@ -20,7 +20,7 @@ use common::tls::{
 };
 use common::wire::frame::Body;
 use common::wire::{Bye, Command, Frame, Inventory, InventoryItem, Pong, Reconcile, ServerHello};
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -121,9 +121,9 @@ impl Script {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Peer {
-    reader: Reader<ReadHalf<TlsStream<TcpStream>>>,
-    writer: WriteHalf<TlsStream<TcpStream>>,
+pub struct Peer<S = TlsStream<TcpStream>> {
+    reader: Reader<ReadHalf<S>>,
+    writer: WriteHalf<S>,
     seq: u64,
 }
 
@@ -147,8 +147,15 @@ impl Peer {
             TlsConnector::from(config).connect(tls::manager_name(), socket).await
         });
         let stream = opened.await.context("the handshake took too long")??;
+        Ok(Self::over(stream))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    /// Speaks over a stream that is open.
+    pub(crate) fn over(stream: S) -> Self {
         let (read, writer) = tokio::io::split(stream);
-        Ok(Self { reader: Reader::new(read, MAX_FRAME), writer, seq: 0 })
+        Self { reader: Reader::new(read, MAX_FRAME), writer, seq: 0 }
     }
 
     /// Sends a frame; answers its number.
@@ -191,6 +198,18 @@ impl Peer {
     pub async fn next(&mut self, within: Duration) -> anyhow::Result<Option<Frame>> {
         let next = timeout(within, self.reader.next()).await.context("no frame came in time")?;
         Ok(next?)
+    }
+
+    /// Takes the next frame if one comes before `until`.
+    ///
+    /// # Errors
+    /// When the connection ended or broke.
+    pub async fn before(&mut self, until: Instant) -> anyhow::Result<Option<Frame>> {
+        match timeout_at(until, self.reader.next()).await {
+            Ok(Ok(None)) => bail!("the other side closed"),
+            Ok(frame) => Ok(frame?),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Waits for a frame that `pick` takes, answers pings meanwhile and passes over the rest.

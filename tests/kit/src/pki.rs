@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use common::clock::unix_ms;
 use common::id::{Generation, Name};
-use common::tls::{Identity, Role, chain_from_pem, key_from_pem};
+use common::tls::{Identity, MANAGER_DNS, Role, chain_from_pem, key_from_pem};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
@@ -41,6 +41,8 @@ pub enum Usage {
 pub struct Leaf {
     /// URIs among its names.
     pub uris: Vec<String>,
+    /// DNS names among its names.
+    pub dns: Vec<String>,
     /// Hours from now to the beginning of its validity.
     pub begins_in_hours: i64,
     /// Hours from now to its end.
@@ -61,7 +63,15 @@ impl Leaf {
     pub fn of(cluster: &Name, role: Role, name: &Name, generation: u64) -> Self {
         let identity =
             Identity { cluster: cluster.clone(), role, name: name.clone(), generation: Generation(generation) };
-        Self { uris: vec![identity.to_string()], begins_in_hours: -1, ends_in_hours: 1, usage: Usage::Client }
+        let uris = vec![identity.to_string()];
+        Self { uris, dns: Vec::new(), begins_in_hours: -1, ends_in_hours: 1, usage: Usage::Client }
+    }
+
+    /// What a proper certificate of a manager says.
+    #[must_use]
+    pub fn manager(cluster: &Name, name: &Name) -> Self {
+        let dns = vec![MANAGER_DNS.to_owned()];
+        Self { dns, usage: Usage::Server, ..Self::of(cluster, Role::Manager, name, 1) }
     }
 }
 
@@ -113,6 +123,9 @@ impl Pki {
         params.not_after = moment(leaf.ends_in_hours);
         for uri in &leaf.uris {
             params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+        }
+        for name in &leaf.dns {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         }
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

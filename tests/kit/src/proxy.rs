@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use common::id::Uid;
 use common::shutdown::{Shutdown, Tasks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -30,6 +31,8 @@ struct Mood {
     rate: u64,
     /// Connections older than this count are cut.
     cuts: u64,
+    /// Every connection is cut by itself, after less than so many bytes; 0 is never.
+    fray: u64,
 }
 
 /// A running proxy; dropping it cuts everything.
@@ -39,8 +42,19 @@ pub struct Proxy {
     mood: watch::Sender<Mood>,
     /// Bytes after which everything is cut, once.
     budget: Arc<Mutex<Option<u64>>>,
+    frayed: Arc<Frayed>,
     shutdown: Shutdown,
 }
+
+/// What became of connections that were cut by themselves.
+#[derive(Debug, Default)]
+struct Frayed {
+    /// Where each of them was cut: bytes carried in both directions.
+    places: Mutex<Vec<u64>>,
+}
+
+/// Bytes a TLS handshake takes in both directions together, about: cuts in it are worth a share of their own.
+const HANDSHAKE: u64 = 5_000;
 
 impl Proxy {
     /// Listens on a free port and carries to `target`.
@@ -50,13 +64,15 @@ impl Proxy {
     pub async fn start(target: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let mood = Mood { target, refuse: false, pause: false, delay: Duration::ZERO, rate: 0, cuts: 0 };
+        let mood = Mood { target, refuse: false, pause: false, delay: Duration::ZERO, rate: 0, cuts: 0, fray: 0 };
         let (sender, receiver) = watch::channel(mood);
         let (budget, shutdown, tasks) = (Arc::default(), Shutdown::new(), Tasks::new());
+        let frayed = Arc::<Frayed>::default();
         let carrier = Carrier {
             mood: receiver,
             control: sender.clone(),
             budget: Arc::clone(&budget),
+            frayed: Arc::clone(&frayed),
             shutdown: shutdown.clone(),
         };
         let spawner = tasks.clone();
@@ -70,7 +86,7 @@ impl Proxy {
                 }
             }
         });
-        Ok(Self { address, mood: sender, budget, shutdown })
+        Ok(Self { address, mood: sender, budget, frayed, shutdown })
     }
 
     /// Where it listens.
@@ -92,6 +108,18 @@ impl Proxy {
     /// Cuts every connection once `bytes` more were carried, both directions together; new ones work again.
     pub fn cut_after(&self, bytes: u64) {
         *locked(&self.budget) = Some(bytes);
+    }
+
+    /// From now on each new connection is cut by itself at a random byte below `bytes`, a quarter of them within what a
+    /// TLS handshake takes. 0 ends it, also for connections that are there.
+    pub fn fray(&self, bytes: u64) {
+        self.mood.send_modify(|mood| mood.fray = bytes);
+    }
+
+    /// After how many bytes each connection that frayed was cut.
+    #[must_use]
+    pub fn frayed(&self) -> Vec<u64> {
+        locked(&self.frayed.places).clone()
     }
 
     /// Closes new connections at once, and cuts those that are there.
@@ -139,15 +167,43 @@ struct Carrier {
     mood: watch::Receiver<Mood>,
     control: watch::Sender<Mood>,
     budget: Arc<Mutex<Option<u64>>>,
+    frayed: Arc<Frayed>,
     shutdown: Shutdown,
+}
+
+/// How far one connection may still go.
+#[derive(Clone)]
+struct Fray {
+    /// Where it is cut.
+    at: u64,
+    left: Arc<Mutex<u64>>,
+}
+
+impl Fray {
+    /// Draws the place of a cut below `bytes`.
+    fn draw(bytes: u64) -> Self {
+        let Uid([a, b, c, d, e, f, g, h, kind, ..]) = Uid::random();
+        let bound = if kind < 64 { bytes.min(HANDSHAKE) } else { bytes };
+        let at = u64::from_le_bytes([a, b, c, d, e, f, g, h]) % bound.max(1);
+        Self { at, left: Arc::new(Mutex::new(at)) }
+    }
+
+    /// Takes bytes; answers how many of them may still be carried.
+    fn take(&self, bytes: usize) -> usize {
+        let mut left = locked(&self.left);
+        let allowed = usize::try_from(*left).map_or(bytes, |left| left.min(bytes));
+        *left -= allowed as u64;
+        allowed
+    }
 }
 
 impl Carrier {
     async fn carry(mut self, near: TcpStream) {
-        let (target, refuse, cuts) = {
+        let (target, refuse, cuts, fray) = {
             let mood = self.mood.borrow();
-            (mood.target, mood.refuse, mood.cuts)
+            (mood.target, mood.refuse, mood.cuts, mood.fray)
         };
+        let fray = (fray > 0).then(|| Fray::draw(fray));
         if refuse {
             return;
         }
@@ -158,14 +214,14 @@ impl Carrier {
         let (up, down) = (self.clone(), self.clone());
         tokio::select! {
             // Either direction's end is the end of both: the link has no use for half a connection.
-            () = up.pump(near_read, far_write) => {}
-            () = down.pump(far_read, near_write) => {}
+            () = up.pump(near_read, far_write, fray.clone()) => {}
+            () = down.pump(far_read, near_write, fray) => {}
             _ = self.mood.wait_for(|mood| mood.cuts != cuts) => {}
             () = self.shutdown.requested() => {}
         }
     }
 
-    async fn pump(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn pump(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fray: Option<Fray>) {
         let mut chunk = vec![0; CHUNK];
         loop {
             if self.mood.wait_for(|mood| !mood.pause).await.is_err() {
@@ -188,8 +244,15 @@ impl Carrier {
                 return;
             }
             let allowed = self.spend(read);
-            let Some(bytes) = chunk.get(..allowed) else { return };
+            // One that was drawn while connections frayed goes on whole when they no longer do.
+            let fray = fray.as_ref().filter(|_| self.mood.borrow().fray > 0);
+            let carried = fray.map_or(allowed, |fray| fray.take(allowed));
+            let Some(bytes) = chunk.get(..carried) else { return };
             if to.write_all(bytes).await.is_err() {
+                return;
+            }
+            if let Some(fray) = fray.filter(|_| carried < allowed) {
+                locked(&self.frayed.places).push(fray.at);
                 return;
             }
             if allowed < read {
@@ -263,6 +326,29 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, 1, "one byte up and one back, the third is the last and goes nowhere");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn each_connection_frays_at_a_byte_of_its_own_until_that_is_ended() -> anyhow::Result<()> {
+        let (target, _tasks) = echo().await?;
+        let proxy = Proxy::start(target).await?;
+        proxy.fray(40);
+        for count in 1..=20 {
+            let mut socket = TcpStream::connect(proxy.address()).await?;
+            let mut carried = 0;
+            while timeout(PATIENCE, round(&mut socket, 1)).await?.is_ok() {
+                carried += 2;
+            }
+            let places = proxy.frayed();
+            let last = places.last().copied().unwrap_or(u64::MAX);
+            assert!(places.len() == count && last / 2 * 2 == carried && last < 40, "{carried} of {places:?}");
+        }
+        proxy.fray(0);
+        let mut whole = TcpStream::connect(proxy.address()).await?;
+        for _ in 0..60 {
+            assert_eq!(round(&mut whole, 3).await?, 3);
+        }
         Ok(())
     }
 

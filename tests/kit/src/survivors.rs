@@ -1,8 +1,10 @@
-//! Finds processes that should be gone: by a mark in their environment or a path among their arguments, never by name.
+//! Finds processes and cgroups that should be gone: by a mark in their environment or a text among their arguments,
+//! never by name. It looks at all of `/proc` and knows nothing of what the agent believes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use common::id::Uid;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The variable that carries the mark of a test into the commands it starts.
@@ -33,6 +35,77 @@ pub fn with_argument(text: &str) -> Vec<Survivor> {
     all(|folder| arguments(folder).contains(text))
 }
 
+/// Lists what is left of a command: processes with its uid in their environment, or with `tag` among their arguments.
+/// Processes that have ended have neither; shims have other arguments and no such variable.
+#[must_use]
+pub fn of_command(uid: Uid, tag: &str) -> Vec<Survivor> {
+    let wanted = format!("PAPRIKA_COMMAND_UID={uid}");
+    all(|folder| {
+        let environment = fs::read(folder.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+            || (!tag.is_empty() && arguments(folder).contains(tag))
+    })
+}
+
+/// Lists the dead that nobody has collected although their parent lives and has `text` among its arguments.
+#[must_use]
+pub fn uncollected(text: &str) -> Vec<i32> {
+    let parents = with_argument(text);
+    let stat = |folder: &Path| fs::read_to_string(folder.join("stat")).unwrap_or_default();
+    let dead = all(|folder| {
+        let stat = stat(folder);
+        let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+        let (phase, parent) = (fields.next(), fields.next().and_then(|word| word.parse().ok()));
+        phase == Some("Z") && parents.iter().any(|one| Some(one.pid) == parent)
+    });
+    dead.into_iter().map(|one| one.pid).collect()
+}
+
+/// Lists the cgroups of a command that are still there, in every hierarchy.
+#[must_use]
+pub fn groups(uid: Uid) -> Vec<PathBuf> {
+    let name = uid.to_string();
+    let mut found = Vec::new();
+    for mount in cgroup_mounts() {
+        // The place of a unit holds the commands themselves, a plain one a folder for each agent.
+        let unit = mount.path.join("system.slice/paprika-commands.service");
+        let plain = mount.path.join("paprika-commands");
+        let agents = fs::read_dir(&plain).into_iter().flatten().flatten().map(|entry| entry.path());
+        found.extend(agents.chain([unit, plain]).map(|place| place.join(&name)).filter(|group| group.exists()));
+    }
+    found
+}
+
+/// A mounted tree of cgroups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupMount {
+    /// Where.
+    pub path: PathBuf,
+    /// Version 2.
+    pub unified: bool,
+    /// The controllers of version 1.
+    pub controllers: Vec<String>,
+}
+
+/// The trees of cgroups that are mounted here.
+#[must_use]
+pub fn cgroup_mounts() -> Vec<CgroupMount> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = table.lines().filter_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut words = kind.split(' ');
+        let unified = match words.next()? {
+            "cgroup2" => true,
+            "cgroup" => false,
+            _ => return None,
+        };
+        let options = words.next_back().unwrap_or_default().split(',').map(str::to_owned);
+        let controllers = if unified { Vec::new() } else { options.collect() };
+        Some(CgroupMount { path: PathBuf::from(place.split(' ').nth(4)?), unified, controllers })
+    });
+    mounts.collect()
+}
+
 /// Kills these processes, each by its id.
 pub fn end(survivors: &[Survivor]) {
     for survivor in survivors {
@@ -61,6 +134,31 @@ fn arguments(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    #[test]
+    fn what_is_left_of_a_command_is_found_by_its_uid_and_by_its_tag() -> anyhow::Result<()> {
+        let uid = Uid::random();
+        let tag = Uid::random().to_string();
+        let mut by_uid = Command::new("sleep").arg("1000").env("PAPRIKA_COMMAND_UID", uid.to_string()).spawn()?;
+        let mut by_tag = Command::new("sh").args(["-c", "sleep 1000; :", &tag]).env_clear().spawn()?;
+        let mut wanted = [i32::try_from(by_uid.id())?, i32::try_from(by_tag.id())?];
+        wanted.sort_unstable();
+        // Between fork and exec a child still shows what we are.
+        let found = loop {
+            let mut found = of_command(uid, &tag);
+            found.sort_unstable_by_key(|one| one.pid);
+            if found.iter().map(|one| one.pid).eq(wanted.iter().copied()) {
+                break found;
+            }
+            assert!(by_uid.try_wait()?.is_none() && by_tag.try_wait()?.is_none(), "a child ended: {found:?}");
+        };
+        end(&found);
+        by_uid.wait()?;
+        by_tag.wait()?;
+        assert_eq!(of_command(uid, &tag), []);
+        assert!(groups(uid).is_empty());
+        Ok(())
+    }
 
     use super::*;
 

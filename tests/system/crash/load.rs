@@ -1,16 +1,17 @@
 //! The load of a storm: commands that leave a trace and print a known number of bytes, and the rules they must keep.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use api::client::Client;
 use api::commands::{CancelRequest, CommandRequest};
-use common::model::StreamName;
+use common::model::{Phase, StreamName};
 use common::shutdown::{Shutdown, Tasks};
-use testkit::House;
 use testkit::checker::{Interruptions, Witness, breaches};
 use testkit::effects::Effects;
+use testkit::{House, wait_for};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -109,28 +110,73 @@ async fn ask(client: Client, template: CommandRequest, effects: Effects, agents:
 impl Asked {
     /// Waits for calm and applies the rules of promise 1; answers how many ended in which phase.
     pub(super) async fn judge(&self, house: &House, interruptions: Interruptions) -> anyhow::Result<String> {
-        let mut witnesses = Vec::new();
+        let (mut commands, mut phases) = (Vec::new(), BTreeMap::<String, usize>::new());
         let until = Instant::now() + CALM;
-        for (id, (tag, bytes)) in &self.accepted {
+        for id in self.accepted.keys() {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             // What is not final by now is a breach that the rules name.
             let command = house.client().wait_command(*id, left).await?;
-            let stdout = house.output(*id, StreamName::Stdout).await?;
-            witnesses.push(Witness { tag: tag.clone(), command, stdout, expected: vec![0; *bytes] });
+            *phases.entry(command.phase.to_string()).or_default() += 1;
+            commands.push(command);
         }
-        let mut effects = self.effects.counts()?;
-        // What nobody knows to be accepted may have run, but not twice.
-        effects.retain(|tag, count| *count > 1 || !self.unsure.contains(tag));
-        let found = breaches(&witnesses, &effects, interruptions);
-        let mut phases: BTreeMap<String, usize> = BTreeMap::new();
-        for witness in &witnesses {
-            *phases.entry(witness.command.phase.to_string()).or_default() += 1;
+        let (mut found, effects) = (Vec::new(), self.effects.counts()?);
+        // One by one: the output of all of them together would not fit the memory after a long storm.
+        for (command, (tag, bytes)) in commands.into_iter().zip(self.accepted.values()) {
+            let own: BTreeMap<_, _> = effects.get(tag).map(|count| (tag.clone(), *count)).into_iter().collect();
+            let stdout = house.output(command.id, StreamName::Stdout).await?;
+            let witness = Witness { tag: tag.clone(), command, stdout, expected: vec![0; *bytes] };
+            found.extend(breaches(&[witness], &own, interruptions));
         }
+        found.extend(self.twice_or_never_asked_for(&effects));
+        found.extend(self.ended_not_once(house).await?);
         let summary = format!("{phases:?}, {} unsure", self.unsure.len());
         ensure!(found.is_empty(), "{} breaches among {summary}:\n{}", found.len(), found.join("\n"));
-        ensure!(witnesses.len() >= LEAST, "hardly anything was accepted: {summary}");
+        ensure!(self.accepted.len() >= LEAST, "hardly anything was accepted: {summary}");
         let succeeded = phases.get("succeeded").copied().unwrap_or(0);
-        ensure!(succeeded * 3 > witnesses.len(), "hardly anything succeeded: {summary}");
+        ensure!(succeeded * 3 > self.accepted.len(), "hardly anything succeeded: {summary}");
         Ok(summary)
+    }
+
+    /// What nobody knows to be accepted may have run, but not twice; and nothing else may have run at all.
+    fn twice_or_never_asked_for(&self, effects: &BTreeMap<String, usize>) -> Vec<String> {
+        let known: BTreeSet<_> = self.accepted.values().map(|(tag, _)| tag).collect();
+        let odd = |(tag, count): &(&String, &usize)| {
+            let is_unsure = self.unsure.contains(tag.as_str());
+            if is_unsure { **count > 1 } else { !known.contains(tag) }
+        };
+        effects.iter().filter(odd).map(|(tag, count)| format!("{tag}: {count} effects")).collect()
+    }
+
+    /// The record of events: each command that was accepted came to one end and was told of once.
+    async fn ended_not_once(&self, house: &House) -> anyhow::Result<Vec<String>> {
+        let (mut ends, mut after) = (BTreeMap::<u64, usize>::new(), 0);
+        loop {
+            let page = house.client().events(after, Some(1000)).await?;
+            let Some(last) = page.items.last() else { break };
+            after = last.seq;
+            for event in page.items {
+                let is_end = event.kind.strip_prefix("command.").and_then(|phase| phase.parse::<Phase>().ok());
+                if let (Some(id), Some(true)) = (event.command, is_end.map(Phase::is_final)) {
+                    *ends.entry(id).or_default() += 1;
+                }
+            }
+        }
+        let count = |id: &u64| ends.get(id).copied().unwrap_or(0);
+        let wrong = self.accepted.keys().filter(|id| count(id) != 1);
+        Ok(wrong.map(|id| format!("command {id}: {} events say that it ended", count(id))).collect())
+    }
+
+    /// The records on the hosts: everything was handed over, so nothing is held any more.
+    pub(super) async fn is_handed_over(house: &House, agents: &[&str]) -> anyhow::Result<()> {
+        for agent in agents {
+            let folder = house.state_dir(agent).join("commands");
+            let mut left = Vec::new();
+            let empty = wait_for(CALM, "the records to be handed over", async || {
+                left = fs::read_dir(&folder)?.flatten().map(|entry| entry.file_name()).collect();
+                Ok(left.is_empty().then_some(()))
+            });
+            empty.await.with_context(|| format!("{agent} still holds {left:?}"))?;
+        }
+        Ok(())
     }
 }

@@ -2,16 +2,31 @@
 #![expect(clippy::expect_used, reason = "a test ends where its ground is missing")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::guest::Guest;
+use super::guest::{Disk, Guest};
 
-/// Boots a guest with the programs under test in `/opt/paprika`.
+/// Boots a guest with the programs under test in `/opt/paprika`; what it writes is gone with it.
 ///
 /// # Errors
 /// Why this machine cannot.
 pub fn boot() -> Result<Guest, String> {
+    let (tree, share) = prepare()?;
+    Guest::boot(&tree, &share)
+}
+
+/// A disk from which such a guest can be booted again and again.
+///
+/// # Errors
+/// Why this machine cannot.
+pub fn disk() -> Result<Disk, String> {
+    let (tree, share) = prepare()?;
+    Disk::new(&tree, &share)
+}
+
+/// The tree, and the folder of what is to be installed in it.
+fn prepare() -> Result<(PathBuf, PathBuf), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("needs root".to_owned());
     }
@@ -31,11 +46,13 @@ pub fn boot() -> Result<Guest, String> {
     if !prepared.status.success() {
         return Err(format!("cannot prepare the tree: {}", String::from_utf8_lossy(&prepared.stderr).trim()));
     }
-    Guest::boot(&tree, share(root, &target.join("nspawn/share")))
+    let collected = target.join("nspawn/share");
+    share(root, &collected);
+    Ok((tree, collected))
 }
 
 /// Collects what the guest gets to see, read-only.
-fn share<'a>(root: &Path, share: &'a Path) -> &'a Path {
+fn share(root: &Path, share: &Path) {
     let programs = Path::new(env!("CARGO_BIN_EXE_paprika")).parent().expect("a program lies in a folder");
     let build = Command::new(env!("CARGO"))
         .args(["build", "--offline", "--locked", "--quiet", "--workspace", "--bins"])
@@ -56,7 +73,6 @@ fn share<'a>(root: &Path, share: &'a Path) -> &'a Path {
     {
         copy(&root.join("packaging/systemd").join(unit), &format!("systemd/{unit}"));
     }
-    share
 }
 
 fn in_path(program: &str) -> bool {

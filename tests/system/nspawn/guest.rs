@@ -1,6 +1,7 @@
 //! A booted tree: owns the `systemd-nspawn` process and everything in it, runs shell lines in it, ends it when dropped.
 //!
-//! What the guest writes goes to memory and is gone with it; the tree itself stays as it was made.
+//! What the guest writes goes to memory and is gone with it, and the tree itself stays as it was made; or, where a test
+//! boots it again, to a [`Disk`]: a copy of the tree that is removed with the test.
 
 #![expect(clippy::expect_used, reason = "a test ends where its ground is missing")]
 
@@ -17,6 +18,45 @@ const BOOT: Duration = Duration::from_secs(90);
 
 /// How long one line may run in the guest; a hanging line is a failure with a name, not a hanging test.
 const LINE_SECONDS: &str = "90";
+
+/// What outlives a guest: a copy of the tree.
+pub struct Disk {
+    tree: PathBuf,
+    share: PathBuf,
+}
+
+impl Disk {
+    /// Copies the tree.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn new(tree: &Path, share: &Path) -> Result<Self, String> {
+        let copy = tree.with_extension(format!("disk-{}", std::process::id()));
+        let disk = Self { tree: copy, share: share.to_owned() };
+        let copied = Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(&disk.tree).output();
+        match copied {
+            Ok(output) if output.status.success() => Ok(disk),
+            Ok(output) => Err(format!("cannot copy the tree: {}", String::from_utf8_lossy(&output.stderr).trim())),
+            Err(error) => Err(format!("cannot copy the tree: {error}")),
+        }
+    }
+
+    /// Boots from it; what the guest writes stays.
+    ///
+    /// # Errors
+    /// Why it does not boot here.
+    pub fn boot(&self) -> Result<Guest, String> {
+        Guest::start(&self.tree, &self.share, "no")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The next preparation of the ground would find a copy that stayed, and it hurts nobody.
+        let _ = fs::remove_dir_all(&self.tree);
+        let _ = fs::remove_file(self.tree.with_extension("boot.log"));
+    }
+}
 
 /// A running guest.
 pub struct Guest {
@@ -50,12 +90,17 @@ impl Guest {
     /// # Errors
     /// Why it does not boot here.
     pub fn boot(tree: &Path, share: &Path) -> Result<Self, String> {
+        Self::start(tree, share, "overlay")
+    }
+
+    fn start(tree: &Path, share: &Path, volatile: &str) -> Result<Self, String> {
         let log = tree.with_extension("boot.log");
         let output = File::create(&log).map_err(|error| format!("cannot write {}: {error}", log.display()))?;
         let errors = output.try_clone().map_err(|error| error.to_string())?;
         let nspawn = Command::new("systemd-nspawn")
             .args(["--register=no", "--keep-unit", "--quiet", "--boot", "--console=pipe", "--private-network"])
-            .args(["--volatile=overlay", "--machine=paprika-test"])
+            .arg(format!("--volatile={volatile}"))
+            .arg("--machine=paprika-test")
             .arg(format!("--directory={}", tree.display()))
             .arg(format!("--bind-ro={}:/opt/paprika", share.display()))
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -143,6 +188,27 @@ impl Guest {
             !answer.failed() && pid != old && pid != "0"
         });
         pid
+    }
+
+    /// Asks systemd to shut the machine down, and waits until it has.
+    #[track_caller]
+    pub fn power_off(mut self) {
+        // The answer may be lost: the shutdown ends what asked for it.
+        self.run("systemctl poweroff");
+        self.must_be_off("an orderly shutdown");
+    }
+
+    /// Kills the first process and with it all others at once, as a power failure does.
+    #[track_caller]
+    pub fn cut_power(mut self) {
+        let leader = self.leader.parse().map(Pid::from_raw).expect("the first process has a number");
+        kill(leader, Signal::SIGKILL).expect("the first process can be killed");
+        self.must_be_off("the power was cut");
+    }
+
+    #[track_caller]
+    fn must_be_off(&mut self, why: &str) {
+        wait_for(&format!("the guest to be off after: {why}"), BOOT, || !matches!(self.nspawn.try_wait(), Ok(None)));
     }
 
     /// The last words of our units, for a failure's message.

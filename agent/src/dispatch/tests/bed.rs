@@ -20,8 +20,11 @@ use tokio::time::timeout;
 
 use crate::clock::{ManagerClock, ManagerMemory, MemoryFiles};
 use crate::commands::accept::{NewCommand, accept_many};
+use crate::commands::kept::Kept;
+use crate::commands::reserve::Reserve;
 use crate::commands::tombstones::Tombstones;
 use crate::commands::{End, RecordLock, StateDir, StreamEnd};
+use crate::config::Keep;
 use crate::dispatch::{Dispatcher, Home, Parts};
 use crate::link::{self, Attached};
 use crate::shim::{Base, ShimCommand};
@@ -32,6 +35,19 @@ const BOUND: Duration = Duration::from_secs(20);
 pub(super) const NOW: u64 = 1_000_000;
 /// The generation in the agent's certificate.
 pub(super) const GENERATION: u64 = 4;
+
+/// What of the configuration matters here.
+pub(super) struct Setup {
+    pub(super) max_running: usize,
+    pub(super) keep: Keep,
+    pub(super) reserve: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { max_running: 256, keep: Keep::default(), reserve: 0 }
+    }
+}
 
 /// An agent without a link.
 pub(super) struct Bed {
@@ -45,6 +61,11 @@ pub(super) struct Bed {
 impl Bed {
     /// Starts an agent in `folder`; its shims are `exe`.
     pub(super) async fn start(folder: &Path, exe: &str) -> Self {
+        Self::start_with(folder, exe, Setup::default()).await
+    }
+
+    /// The same with another configuration.
+    pub(super) async fn start_with(folder: &Path, exe: &str, setup: Setup) -> Self {
         let state = StateDir::open(folder).unwrap();
         let files = MemoryFiles::new(state.path());
         let memory = Arc::new(Mutex::new(files.load_manager().unwrap().unwrap_or_default()));
@@ -54,6 +75,8 @@ impl Bed {
             agent: "web1".parse().unwrap(),
             tombstones: Tombstones::open(&state.tombstones(), 0).unwrap(),
             files,
+            kept: Kept::open(state.path(), setup.keep).unwrap(),
+            reserve: Reserve::open(state.path(), setup.reserve),
             state,
         });
         let (sessions, attach) = mpsc::channel(1);
@@ -61,6 +84,7 @@ impl Bed {
         let parts = Parts {
             home: Arc::clone(&home),
             generation: GENERATION,
+            max_running: setup.max_running,
             clock: ManagerClock::new("boot", None),
             memory: Arc::clone(&memory),
             sessions: attach,
@@ -237,8 +261,13 @@ pub(super) fn fill_tombstones(state: &StateDir, expires_ms: u64) -> std::path::P
 
 /// Puts a command that was accepted into the state directory.
 pub(super) fn put(state: &StateDir, command: &Command) -> Uid {
+    put_at(state, command, NOW)
+}
+
+/// The same at another manager time.
+pub(super) fn put_at(state: &StateDir, command: &Command, accepted_ms: u64) -> Uid {
     let uid = Uid::from_wire(&command.uid).unwrap();
-    let new = NewCommand { uid, accepted_ms: NOW, raw: command.encode_to_vec().into(), end: None };
+    let new = NewCommand { uid, accepted_ms, raw: command.encode_to_vec().into(), end: None };
     assert!(accept_many(state, &[new]).iter().all(Result::is_ok));
     uid
 }

@@ -212,3 +212,35 @@ async fn many_at_once_are_all_accepted_once() {
     }
     assert_eq!((accepted, ended), (60, 60));
 }
+
+/// Protocol R-CMD-10.
+#[tokio::test]
+async fn many_large_commands_are_taken_or_asked_back_and_all_of_them_arrive_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::start(folder.path(), "/bin/true").await;
+    let mut manager = bed.ready().await;
+    let text = "x".repeat(500 * 1024);
+    let large = |uid, id| Command {
+        stdin: vec![b'x'; 256 * 1024].into(),
+        args: format!(r#"{{"shell":"true {text}"}}"#).into(),
+        ..run(uid, id)
+    };
+    let commands: Vec<_> = (1..=20).map(|id| large(Uid::random(), id)).collect();
+    for command in &commands {
+        manager.say(Body::Command(command.clone())).await;
+    }
+    let (mut accepted, mut ended) = (0, 0);
+    while accepted < commands.len() || ended < commands.len() {
+        match manager.hear().await.body {
+            Some(Body::CommandAck(ack)) if ack.answer() == Answer::Accepted => accepted += 1,
+            Some(Body::CommandAck(ack)) if ack.answer() == Answer::Deferred => {
+                assert!(ack.deferred_until_ms > NOW, "{ack:?}");
+                let again = commands.iter().find(|command| command.uid == ack.uid).unwrap();
+                manager.say(Body::Command(again.clone())).await;
+            }
+            Some(Body::CommandResult(_)) => ended += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((accepted, ended), (20, 20));
+}

@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod actor;
 mod bed;
 mod delivery;
 mod faults;
 mod intake;
+mod keeping;
 mod past;
+mod pausing;
 mod room;
+mod waiting;

@@ -13,7 +13,8 @@ use tokio::time::{sleep, timeout};
 
 use super::bed::{Bed, NOW, fill_tombstones, prepare, put, run};
 use crate::commands::StateDir;
-use crate::dispatch::jobs::{self, Delivered, Done, Shim};
+use crate::dispatch::burial::{self, Delivered};
+use crate::dispatch::jobs::{self, Done, Shim};
 
 fn names(dir: &Path) -> BTreeSet<String> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -55,7 +56,7 @@ async fn on_a_full_disk_delivered_output_goes_before_its_tombstone_and_the_recor
     let full = fill_tombstones(&home.state, command.expires_ms);
     let bury = || {
         let one = Delivered { uid, id: 7, generation: command.generation, expires_ms: command.expires_ms };
-        match jobs::forget(home, vec![one]) {
+        match burial::forget(home, vec![one]) {
             Done::Forgot { failed, .. } => failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error)),
             other => panic!("{other:?}"),
         }
@@ -112,7 +113,7 @@ async fn one_command_that_cannot_be_forgotten_holds_up_no_other() {
         });
     }
     let uids: Vec<_> = delivered.iter().map(|one| one.uid).collect();
-    let Done::Forgot { gone, failed } = jobs::forget(home, delivered) else { panic!("not forgotten") };
+    let Done::Forgot { gone, failed } = burial::forget(home, delivered) else { panic!("not forgotten") };
     assert_eq!(gone, [uids[0], uids[2]]);
     assert_eq!(failed.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [uids[1]]);
     let dirs: Vec<_> = uids.iter().map(|uid| home.state.command(*uid).exists()).collect();

@@ -6,14 +6,15 @@ use std::time::Duration;
 use api::base64;
 use api::commands::{
     Cancel, CancelAnswer, CancelOutcome, Command, CommandError, CommandRef, CommandRequest, Gap, JobStarted,
-    LimitsRequest, Progress, Stream, Usage,
+    LimitsRequest, Pause, Progress, Stream, Usage,
 };
+use api::signals;
 use api::time::Time;
 use common::config::{HumanDuration, Size};
 use common::id::Name;
 use common::model::{Phase, StreamName};
 use serde_json::Value;
-use store::types::{self, Idempotency, Limits, Request, Submitted};
+use store::types::{self, Idempotency, Limits, Options, Request, Submitted};
 
 use crate::http::problem::Refusal;
 use crate::http::query::read;
@@ -38,6 +39,15 @@ pub(in crate::http) fn request(request: CommandRequest) -> Result<(Request, Opti
         cwd: request.cwd,
         stdin,
         limits: limits(request.limits.unwrap_or_default())?,
+        options: Options {
+            umask: request.umask.as_deref().map(umask).transpose()?,
+            nice: request.nice,
+            oom_score: request.oom_score,
+            keep_strays: request.keep_strays,
+            stop_signal: request.stop_signal.as_deref().map(signal).transpose()?,
+            stop_only_main: request.stop_only_main,
+            grace: request.grace.map(|grace| grace.0),
+        },
         idempotent: request.idempotent,
     };
     Ok((converted, request.expires_in.map(|span| span.0)))
@@ -64,6 +74,39 @@ fn percent(text: &str) -> Result<u32, Refusal> {
     number.ok_or_else(|| Refusal::invalid("limits.cpu", "a share of one core looks like `50%` or `200%`"))
 }
 
+/// Reads a mask as `umask` of the shell does: always octal.
+fn umask(text: &str) -> Result<u32, Refusal> {
+    let octal = (1..=4).contains(&text.len()) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mask = octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    mask.ok_or_else(|| Refusal::invalid("umask", "a mask is octal and looks like `0027`"))
+}
+
+fn signal(text: &str) -> Result<u32, Refusal> {
+    signals::number(text).map_err(|error| {
+        let refusal = Refusal::invalid("stop_signal", format!("`{}`: {error}", common::escape::text(text)));
+        match error.nearest {
+            Some(near) => refusal.hint(format!("did you mean `{near}`?")),
+            None => refusal,
+        }
+    })
+}
+
+/// Shows limits as they are asked for.
+fn shown_limits(limits: Limits) -> Option<LimitsRequest> {
+    if limits == Limits::default() {
+        return None;
+    }
+    let size = |bytes: Option<u64>| bytes.map(|bytes| Size(bytes).to_string());
+    Some(LimitsRequest {
+        memory: size(limits.memory),
+        memory_high: size(limits.memory_high),
+        cpu: limits.cpu_percent.map(|percent| format!("{percent}%")),
+        tasks: limits.tasks,
+        output: size(limits.output),
+        best_effort: limits.best_effort,
+    })
+}
+
 /// Makes a key one of its caller, and says what request it stands for.
 pub(in crate::http) fn idempotency(
     caller: &Caller,
@@ -86,6 +129,7 @@ pub(in crate::http) fn command(view: CommandView) -> Command {
     let end = command.end;
     let streams = streams(command.streams, is_final);
     let cancel = cancel(command.cancel, end.as_ref(), command.phase);
+    let options = command.request.options;
     let mut shown = Command {
         id: command.id.0,
         uid: command.uid,
@@ -102,6 +146,14 @@ pub(in crate::http) fn command(view: CommandView) -> Command {
         timeout: command.request.timeout.map(HumanDuration),
         user: command.request.user,
         cwd: command.request.cwd,
+        limits: shown_limits(command.request.limits),
+        umask: options.umask.map(|mask| format!("{mask:04o}")),
+        nice: options.nice,
+        oom_score: options.oom_score,
+        keep_strays: options.keep_strays,
+        stop_signal: options.stop_signal.map(signals::text),
+        stop_only_main: options.stop_only_main,
+        grace: options.grace.map(HumanDuration),
         idempotent: command.request.idempotent,
         accepted_at: command.accepted_at.map(Time),
         started_at: command.started_at.map(Time),
@@ -110,9 +162,11 @@ pub(in crate::http) fn command(view: CommandView) -> Command {
         changed: None,
         exit_code: None,
         signal: None,
+        core_dumped: false,
         oom: false,
         error: None,
         cancel,
+        pause: command.pause.map(|wish| pause(wish, is_final)),
         streams,
         usage: None,
         isolation: command.isolation,
@@ -124,17 +178,37 @@ pub(in crate::http) fn command(view: CommandView) -> Command {
         shown.changed = Some(end.changed);
         shown.exit_code = end.exit_code;
         shown.signal = end.signal;
+        shown.core_dumped = end.core_dumped;
         shown.oom = end.oom;
+        shown.usage = usage(&end);
         shown.error = end.error.map(|error| CommandError { code: error.code, text: error.text });
-        let ms = |us: u64| us.div_ceil(1_000);
-        let usage =
-            Usage { duration_ms: end.duration_us.map(ms), cpu_ms: end.cpu_us.map(ms), memory_peak: end.memory_peak };
-        shown.usage =
-            (usage.duration_ms.is_some() || usage.cpu_ms.is_some() || usage.memory_peak.is_some()).then_some(usage);
         shown.value = end.value.as_deref().map(json);
         shown.flags = end.flags;
     }
     shown
+}
+
+fn usage(end: &types::End) -> Option<Usage> {
+    let ms = |us: u64| us.div_ceil(1_000);
+    let usage = Usage {
+        duration_ms: end.duration_us.map(ms),
+        cpu_ms: end.cpu_us.map(ms),
+        memory_peak: end.memory_peak,
+        io_read: end.io_read,
+        io_written: end.io_written,
+        tasks_peak: end.tasks_peak,
+    };
+    (usage != Usage::default()).then_some(usage)
+}
+
+fn pause(wish: types::Pause, is_final: bool) -> Pause {
+    Pause {
+        paused: wish.paused,
+        by: wish.by.0,
+        at: Time(wish.at),
+        pending: wish.pending && !is_final,
+        refused: wish.refused,
+    }
 }
 
 /// JSON that was checked when it came in; what cannot be read is shown as the text it is.

@@ -250,6 +250,46 @@ async fn stop(
     Ok((status, location, Body(convert::cancelled(&answer, view))).into_response())
 }
 
+/// Pauses a command: none of its processes runs until it goes on, and its timeout does not pass.
+///
+/// A command that waits on its agent starts paused. Saying it twice is the same as once.
+#[utoipa::path(
+    post, path = "/commands/{id}/pause", tag = "commands",
+    params(("id" = u64, Path, description = "The command.")),
+    responses(
+        (status = 202, description = "The wish is durable; the agent pauses it as soon as it is reached.", body = Command),
+        (status = 409, description = "It was not sent yet (`not_started`), is being stopped (`stopping`) or is over (`already_final`).", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn pause(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+) -> Result<Response, Refusal> {
+    let view = service.pause(&caller, path.command()?).await?;
+    Ok((StatusCode::ACCEPTED, Body(convert::command(view))).into_response())
+}
+
+/// Lets a paused command go on.
+#[utoipa::path(
+    post, path = "/commands/{id}/resume", tag = "commands",
+    params(("id" = u64, Path, description = "The command.")),
+    responses(
+        (status = 202, description = "The wish is durable; the agent obeys as soon as it is reached.", body = Command),
+        (status = 409, description = "It was not sent yet (`not_started`), is being stopped (`stopping`) or is over (`already_final`).", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn resume(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    path: PathParts,
+) -> Result<Response, Refusal> {
+    let view = service.resume(&caller, path.command()?).await?;
+    Ok((StatusCode::ACCEPTED, Body(convert::command(view))).into_response())
+}
+
 /// Lets a command go that waits because the manager's store was restored from an older copy.
 #[utoipa::path(
     post, path = "/commands/{id}/release", tag = "commands",

@@ -34,6 +34,8 @@ pub(in crate::http) fn table(service: Service) -> (Router, OpenApi, Vec<Register
         .add(Permission::READ, routes!(commands::list))
         .add(Permission::READ, routes!(commands::show))
         .add(Permission::RUN, routes!(commands::cancel))
+        .add(Permission::RUN, routes!(commands::pause))
+        .add(Permission::RUN, routes!(commands::resume))
         .add(Permission::RUN, routes!(commands::release))
         .add(Permission::READ, routes!(output::read))
         .add(Permission::READ, routes!(events::list))

@@ -61,6 +61,21 @@ async fn both_doors_give_the_same_answers() {
 }
 
 #[tokio::test]
+async fn a_command_is_paused_and_goes_on_at_both_doors() {
+    let house = House::new().await;
+    for client in clients(&house).await {
+        let id = house.submit().await.0;
+        let early = client.pause(id).await.unwrap_err();
+        assert_eq!(early.problem().map(|problem| problem.code.as_str()), Some("not_started"));
+        house.accept().await;
+        let wish = client.pause(id).await.unwrap().pause.unwrap();
+        assert!(wish.paused && wish.pending && wish.refused.is_none());
+        assert_eq!(client.command(id).await.unwrap().pause, Some(wish));
+        assert!(!client.resume(id).await.unwrap().pause.unwrap().paused);
+    }
+}
+
+#[tokio::test]
 async fn output_is_followed_to_its_end() {
     let house = House::new().await;
     for client in clients(&house).await {

@@ -9,5 +9,6 @@ mod doors;
 mod house;
 mod matrix;
 mod misuse;
+mod options;
 mod output;
 mod routes;

@@ -260,3 +260,101 @@ async fn bytes_that_will_never_come_are_a_gap_and_not_a_wait() {
     let (bytes, trailers, cut) = drain(open(&house, &format!("{path}&from=10"), &[]).await).await;
     assert_eq!((bytes.len(), trailers, cut), (0, None, false));
 }
+
+/// A command whose streams keep the least that a quota may be.
+async fn chatty(house: &House) -> (CommandId, common::id::Uid) {
+    let limits = format!(r#"{{"output":"{}K"}}"#, common::limits::MIN_OUTPUT_QUOTA / 1024);
+    let body = format!(r#"{{"operation":"command.run","args":{{"run":["true"]}},"limits":{limits}}}"#);
+    let answer = house.post("/agents/web1/commands", &body).await;
+    assert_eq!(answer.status, 202, "{}", String::from_utf8_lossy(&answer.body));
+    (CommandId(answer.json()["id"].as_u64().unwrap()), house.accept().await[0])
+}
+
+/// Writes numbers, four bytes each, from an offset to another.
+async fn flood(house: &House, id: CommandId, from: u32, until: u32) {
+    for start in (from / 4..until / 4).step_by(8_192) {
+        let data: Vec<u8> = (start..(start + 8_192).min(until / 4)).flat_map(u32::to_le_bytes).collect();
+        house.write(id, StreamName::Stdout, u64::from(start) * 4, data).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_quota_takes_in_front_of_a_reader_is_told_at_both_doors() {
+    const BEGIN: u32 = 256 * 1024;
+    const END: u32 = 4 * 1024 * 1024;
+    let house = House::new().await;
+    let (id, uid) = chatty(&house).await;
+    let whole: Vec<u8> = (0..END / 4).flat_map(u32::to_le_bytes).collect();
+    flood(&house, id, 0, BEGIN).await;
+    let path = format!("/commands/{id}/output?follow=true");
+    let mut raw = open(&house, &path, &[("te", "trailers")]).await;
+    let mut old = open(&house, &path, &[]).await;
+    let mut events = open(&house, &path, &[("accept", "text/event-stream")]).await;
+    // All three have begun to read and look away while the rest comes.
+    for body in [&mut raw, &mut old] {
+        let first = timeout(SOON, body.frame()).await.unwrap().unwrap().unwrap().into_data().unwrap();
+        assert!(first == whole[..first.len()] && first.len() < BEGIN as usize);
+    }
+    events_until(&mut events, "output").await;
+    flood(&house, id, BEGIN, END).await;
+
+    // Raw: up to the gap, then where to go on; as often as it takes, until the end.
+    let (bytes, trailers, cut) = drain(raw).await;
+    let read = 64 * 1024 + bytes.len();
+    assert!(!cut && bytes == whole[64 * 1024..read] && read < END as usize);
+    let next: usize = trailers.unwrap()["paprika-next-offset"].to_str().unwrap().parse().unwrap();
+    assert!(next > BEGIN as usize && next < END as usize);
+    let (_, trailers, cut) = drain(old).await;
+    assert!(cut && trailers.is_none(), "who cannot be told must not believe it was all");
+    // From inside the gap the body has no byte and the same place to go on.
+    let inside = open(&house, &format!("{path}&from={BEGIN}"), &[("te", "trailers")]).await;
+    let (bytes, trailers, _) = drain(inside).await;
+    assert_eq!((bytes.len(), trailers.unwrap()["paprika-next-offset"].to_str().unwrap()), (0, &*next.to_string()));
+    house.end(&uid, u64::from(END), 0, Vec::new()).await;
+    let (bytes, trailers, cut) = drain(open(&house, &format!("{path}&from={next}"), &[]).await).await;
+    assert!(bytes == whole[next..] && trailers.is_none() && !cut);
+
+    // Events: the gap with its size, and everything around it.
+    let rest = events_until(&mut events, "end").await;
+    let gaps: Vec<(usize, usize)> = rest
+        .iter()
+        .filter(|(name, _, data)| name == "output" && data["gap"].as_u64().is_some_and(|gap| gap > 0))
+        .map(|(_, _, data)| (number(&data["offset"]), number(&data["gap"])))
+        .collect();
+    assert_eq!(gaps, [(read, next - read)]);
+    let seen = bytes_of(&rest, "stdout");
+    assert!(seen.ends_with(&whole[next..]) && seen.len() < read + END as usize - next);
+    // The row says the same.
+    let stdout = &house.get(&format!("/commands/{id}")).await.json()["streams"]["stdout"];
+    assert_eq!((number(&stdout["length"]), &stdout["end"]), (END as usize, &true.into()));
+    assert_eq!((number(&stdout["gaps"][0]["offset"]), number(&stdout["gaps"][0]["length"])), (read, next - read));
+}
+
+fn number(value: &Value) -> usize {
+    usize::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_is_followed_with_every_byte_or_the_gap_in_its_place() {
+    const END: u32 = 12 * 1024 * 1024;
+    let house = House::new().await;
+    let (id, uid) = chatty(&house).await;
+    let mut body = open(&house, &format!("/commands/{id}/output"), &[("accept", "text/event-stream")]).await;
+    let (_, events) = tokio::join!(
+        async {
+            flood(&house, id, 0, END).await;
+            house.end(&uid, u64::from(END), 0, Vec::new()).await;
+        },
+        events_until(&mut body, "end")
+    );
+    let mut at = 0;
+    for (_, _, data) in events.iter().filter(|(name, _, _)| name == "output") {
+        assert_eq!(number(&data["offset"]), at);
+        let bytes = base64::decode(data["b64"].as_str().unwrap()).unwrap();
+        let first = u32::try_from(at / 4).unwrap();
+        let written = (first..).flat_map(u32::to_le_bytes).skip(at % 4).take(bytes.len());
+        assert!(written.eq(bytes.iter().copied()), "other bytes at {at}");
+        at += bytes.len() + data["gap"].as_u64().map_or(0, |gap| usize::try_from(gap).unwrap());
+    }
+    assert_eq!(at, END as usize);
+}

@@ -183,8 +183,13 @@ fn cancel(
         None => (wish, false),
     };
     // Also kept for a command that ends here: should its agent know it after all, it is told to stop.
-    tx.prepare("UPDATE commands SET cancel = ?2, cancel_epoch = 0, cancel_sent_at = 0 WHERE id = ?1")?
-        .execute(params![int(standing.id.0, "id")?, json(&wish)?])?;
+    // Whoever is to stop is not told to pause any more; a wish that was not heard is forgotten.
+    tx.prepare(
+        "UPDATE commands SET cancel = ?2, cancel_epoch = 0, cancel_sent_at = 0,
+             pause = CASE WHEN pause_due IS NULL THEN pause END, pause_due = NULL
+         WHERE id = ?1",
+    )?
+    .execute(params![int(standing.id.0, "id")?, json(&wish)?])?;
     let details = serde_json::json!({ "phase": standing.phase, "reason": wish.reason }).to_string();
     audit::done(tx, actor, "command.cancel", &standing.id.to_string(), &details, now)?;
     if standing.phase == Phase::Queued {

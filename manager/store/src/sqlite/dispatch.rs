@@ -11,9 +11,9 @@ use super::database::Database;
 use super::moves::{self, Standing};
 use super::rows::{self, COLUMNS, TABLES};
 use super::writer::Tx;
-use super::{agents, events};
+use super::{agents, events, pause};
 use crate::error::StoreError;
-use crate::types::{AckAnswer, Due, DueKind, End, HeldPhase, Millis, ProgressReport, Taker};
+use crate::types::{AckAnswer, Answered, Due, DueKind, End, HeldPhase, Millis, ProgressReport, Taker};
 
 /// Who asks for what is due.
 #[derive(Debug)]
@@ -60,6 +60,9 @@ impl Database {
                      UNION SELECT c.agent FROM commands c JOIN agents a ON a.generation = c.agent
                          WHERE c.cancel IS NOT NULL AND c.live IS NOT NULL AND c.phase BETWEEN 1 AND 6
                            AND (c.cancel_epoch <> a.epoch OR c.cancel_sent_at <= ?1)
+                     UNION SELECT c.agent FROM commands c JOIN agents a ON a.generation = c.agent
+                         WHERE c.pause_due IS NOT NULL AND c.live = 1 AND c.phase BETWEEN 2 AND 5
+                           AND (c.pause_epoch <> a.epoch OR c.pause_sent_at <= ?1)
                  ) ORDER BY name",
             )?;
             let mut rows = statement.query(params![int(before(now, resend), "time")?, int(now, "time")?])?;
@@ -80,12 +83,13 @@ impl Database {
         agent: &Name,
         answer: AckAnswer,
         now: Millis,
-    ) -> Result<(CommandId, Phase), StoreError> {
+    ) -> Result<Answered, StoreError> {
         let (uid, agent) = (*uid, agent.clone());
         self.write_patiently(move |tx| {
             let mut standing = moves::of_agent(tx.connection(), &uid, &agent)?;
             take_answer(tx, &mut standing, answer, now)?;
-            Ok((standing.id, standing.phase))
+            let wished = standing.wished && !standing.phase.is_final();
+            Ok(Answered { command: standing.id, phase: standing.phase, wished })
         })
         .await
     }
@@ -126,6 +130,9 @@ pub(super) fn take_due(tx: &Tx<'_>, taker: &Taker, now: Millis) -> Result<Vec<Du
         now: int(now, "time")?,
     };
     let mut due = cancels(tx, &asking, taker.limit, taker.generation)?;
+    let room = taker.limit.saturating_sub(due.len());
+    let told = pause::Told { agent: asking.agent, epoch: asking.epoch, before: asking.resend_before, now: asking.now };
+    due.extend(pause::take_due(tx, &told, room, taker.generation)?);
     let room = taker.limit.saturating_sub(due.len());
     due.extend(sends(tx, &asking, room)?);
     Ok(due)
@@ -273,13 +280,17 @@ fn take_progress(tx: &Tx<'_>, standing: &mut Standing, report: &ProgressReport, 
     }
     let progress = report.progress.as_ref().map(json).transpose()?;
     let waiting = report.waiting.as_deref().filter(|_| standing.phase == Phase::Waiting);
+    // A report that says no progress means the last one still stands, except where it tells a place in a queue, or what
+    // does not die: then there is none any more.
+    let kept = !matches!(standing.phase, Phase::Waiting | Phase::Stopping);
     let changed = tx
         .prepare(
-            "UPDATE commands SET progress = COALESCE(?2, progress), waiting = ?3, isolation = COALESCE(?4, isolation)
-             WHERE id = ?1 AND (COALESCE(?2, progress) IS NOT progress OR waiting IS NOT ?3
-                 OR COALESCE(?4, isolation) IS NOT isolation)",
+            "UPDATE commands SET progress = CASE WHEN ?5 THEN COALESCE(?2, progress) ELSE ?2 END, waiting = ?3,
+                 isolation = COALESCE(?4, isolation)
+             WHERE id = ?1 AND (CASE WHEN ?5 THEN COALESCE(?2, progress) ELSE ?2 END IS NOT progress
+                 OR waiting IS NOT ?3 OR COALESCE(?4, isolation) IS NOT isolation)",
         )?
-        .execute(params![int(standing.id.0, "id")?, progress, waiting, report.isolation])?;
+        .execute(params![int(standing.id.0, "id")?, progress, waiting, report.isolation, kept])?;
     if changed > 0 {
         tx.touch(standing.id);
     }

@@ -23,11 +23,14 @@ pub(super) const MAIN: &[Migration] = &[
         name: "skipped_ids",
         sql: include_str!("../../migrations/sqlite/main/0002_skipped_ids.sql"),
     },
+    Migration { version: 3, name: "pause", sql: include_str!("../../migrations/sqlite/main/0003_pause.sql") },
 ];
 
 /// The schema of `output.db`.
-pub(super) const OUTPUT: &[Migration] =
-    &[Migration { version: 1, name: "start", sql: include_str!("../../migrations/sqlite/output/0001_start.sql") }];
+pub(super) const OUTPUT: &[Migration] = &[
+    Migration { version: 1, name: "start", sql: include_str!("../../migrations/sqlite/output/0001_start.sql") },
+    Migration { version: 2, name: "quota", sql: include_str!("../../migrations/sqlite/output/0002_quota.sql") },
+];
 
 /// Applies what is missing, in one transaction.
 pub(super) fn migrate(connection: &mut Connection, path: &Path, known: &[Migration]) -> Result<(), StoreError> {
@@ -81,6 +84,25 @@ mod tests {
         migrate(&mut connection, Path::new("x"), &[ONE, TWO]).unwrap();
         migrate(&mut connection, Path::new("x"), &[ONE, TWO]).unwrap();
         connection.execute_batch("SELECT x FROM a; SELECT x FROM b").unwrap();
+    }
+
+    #[test]
+    fn commands_of_version_0_1_wish_for_nothing() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, Path::new("x"), &MAIN[..2]).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO commands (uid, agent, attempt, operation, phase, created_at, created_by, expires_at)
+                 VALUES (x'00', 1, 1, 'agent.ping', 4, 1, 'admin', 2)",
+            )
+            .unwrap();
+        migrate(&mut connection, Path::new("x"), MAIN).unwrap();
+        let wish: (Option<String>, i64, Option<i64>) = connection
+            .query_row("SELECT pause, pause_wish, pause_due FROM commands", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .unwrap();
+        assert_eq!(wish, (None, 0, None));
     }
 
     #[test]

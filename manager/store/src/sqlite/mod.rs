@@ -24,6 +24,7 @@ mod idempotency;
 mod meta;
 mod moves;
 mod output;
+mod pause;
 mod reconcile;
 mod restored;
 mod results;

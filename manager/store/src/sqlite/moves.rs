@@ -10,6 +10,10 @@ use super::writer::Tx;
 use crate::error::StoreError;
 use crate::types::{Actor, Cancel, End, EndError, Millis};
 
+/// Moves of one command by its agent that make events: a pause and a going on every minute for three days. An agent that
+/// flips a command for ever fills no disk; the phase itself still follows it, and its end is an event in any case.
+const MAX_MOVES: i64 = 10_000;
+
 /// What must be known of a command to judge news about it.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
@@ -21,13 +25,17 @@ pub(super) struct Standing {
     pub(super) journal: Option<Uid>,
     pub(super) phase: Phase,
     pub(super) cancel: Option<Cancel>,
+    /// Its agent is to be told that it pauses, or goes on.
+    pub(super) wished: bool,
+    /// How often its agent has moved it.
+    moves: i64,
     pub(super) accepted: bool,
     pub(super) end_reported: bool,
     pub(super) result_acked: bool,
 }
 
 const STANDING: &str = "SELECT c.id, c.agent, a.name, a.journal, c.phase, c.cancel, c.accepted_at IS NOT NULL,
-        c.end_reported, c.result_acked
+        c.end_reported, c.result_acked, c.pause_due IS NOT NULL, c.moves
      FROM commands c JOIN agents a ON a.generation = c.agent";
 
 /// Looks at a command by uid.
@@ -72,6 +80,8 @@ fn read(row: &Row<'_>) -> Result<Standing, StoreError> {
         accepted: row.get(6)?,
         end_reported: row.get(7)?,
         result_acked: row.get(8)?,
+        wished: row.get(9)?,
+        moves: row.get(10)?,
     })
 }
 
@@ -88,6 +98,7 @@ pub(super) fn advance(
         standing.phase.after(event).map_err(|source| StoreError::IllegalMove { command: standing.id, source })?;
     let Some(to) = moved else { return Ok(false) };
     let from = std::mem::replace(&mut standing.phase, to);
+    let said = matches!(event, PhaseEvent::Progress(_));
     // A host whose clock is wrong cannot put its commands into the future, nor before they were made.
     let (now_int, at_int) = (int(now, "time")?, int(at.min(now), "time")?);
     let sent = (to == Phase::Dispatched).then_some(now_int);
@@ -97,6 +108,7 @@ pub(super) fn advance(
     let started = matches!(to, Phase::Running | Phase::Paused | Phase::Stopping);
     tx.prepare(
         "UPDATE commands SET phase = ?2, waiting = NULL,
+             moves = moves + ?10, progress = CASE WHEN ?8 THEN NULL ELSE progress END, pause_due = CASE WHEN ?9 THEN NULL ELSE pause_due END,
              first_sent_at = COALESCE(first_sent_at, ?3), first_sent_journal = COALESCE(first_sent_journal, ?4),
              last_sent_at = COALESCE(?3, last_sent_at), live = CASE WHEN ?3 IS NULL THEN live ELSE 1 END,
              accepted_at = COALESCE(accepted_at, ?5), started_at = COALESCE(started_at, max(created_at, ?6)),
@@ -112,8 +124,18 @@ pub(super) fn advance(
         // A stop may come before the start; only the agent's own report of a run says when it began.
         (started && to != Phase::Stopping).then_some(at_int),
         to.is_final().then_some(at_int),
+        // The place in a queue, and what does not die, mean nothing in another phase.
+        matches!(from, Phase::Waiting | Phase::Stopping),
+        // What stops or has ended cannot pause any more.
+        to.is_final() || to == Phase::Stopping,
+        said,
     ])?;
+    standing.moves += i64::from(said);
     standing.accepted |= held;
+    if said && standing.moves > MAX_MOVES {
+        tx.touch(standing.id);
+        return Ok(true);
+    }
     let subject = events::Subject { agent: Some(standing.agent_name.as_str()), command: Some(standing.id) };
     let body = format!(r#"{{"id":{},"phase":"{to}","from":"{from}"}}"#, standing.id);
     events::add(tx, now, &format!("command.{to}"), subject, &body)?;
@@ -196,6 +218,9 @@ pub(super) fn bare_end(outcome: Outcome, now: Millis) -> End {
         duration_us: None,
         cpu_us: None,
         memory_peak: None,
+        io_read: None,
+        io_written: None,
+        tasks_peak: None,
         flags: Vec::new(),
         value: None,
         started_ms: None,

@@ -33,18 +33,24 @@ impl Readers {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Unavailable(None))?;
         let pool = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            let taken = pool.idle().pop();
-            let connection = taken.map_or_else(|| pool.files.reading(), Ok)?;
-            let result = read(&connection);
-            // A connection that met a bad disk or file is not trusted again.
-            if !matches!(result, Err(StoreError::Full(_) | StoreError::Corrupt { .. } | StoreError::Unavailable(_))) {
-                pool.idle().push(connection);
-            }
+            let result = pool.run_here(read);
             drop(permit);
             result
         })
         .await
         .unwrap_or(Err(StoreError::Unavailable(None)))
+    }
+
+    /// Runs a read on the calling thread, which may block, without waiting for its turn.
+    pub(super) fn run_here<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let taken = self.idle().pop();
+        let connection = taken.map_or_else(|| self.files.reading(), Ok)?;
+        let result = read(&connection);
+        // A connection that met a bad disk or file is not trusted again.
+        if !matches!(result, Err(StoreError::Full(_) | StoreError::Corrupt { .. } | StoreError::Unavailable(_))) {
+            self.idle().push(connection);
+        }
+        result
     }
 
     /// Ends the pool: waits for reads that run, and lets no new ones in.

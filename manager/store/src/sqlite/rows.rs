@@ -12,7 +12,7 @@ use crate::types::{Actor, Command, Gap, Stream, StreamEnd};
 pub(super) const COLUMNS: &str = "c.id, c.uid, a.name, c.agent, c.job, c.attempt, COALESCE(c.request, j.request),
      c.phase, c.waiting, c.created_at, c.created_by, c.expires_at, c.first_sent_at, c.first_sent_journal, c.accepted_at,
      c.started_at, c.finished_at, c.progress, c.cancel, c.end, c.isolation, c.result_acked, c.output_closed,
-     c.end_reported, c.stream_ends";
+     c.end_reported, c.stream_ends, c.pause";
 
 /// Where the columns come from.
 pub(super) const TABLES: &str = "commands c JOIN agents a ON a.generation = c.agent LEFT JOIN jobs j ON j.id = c.job";
@@ -58,6 +58,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Found, StoreError> {
         finished_at: optional_time(16)?,
         progress: optional_text(17)?.map(|text| from_json(&text, "progress")).transpose()?,
         cancel: optional_text(18)?.map(|text| from_json(&text, "cancel")).transpose()?,
+        pause: optional_text(25)?.map(|text| from_json(&text, "pause")).transpose()?,
         end: optional_text(19)?.map(|text| from_json(&text, "end")).transpose()?,
         isolation: optional_text(20)?,
         result_acked,
@@ -78,7 +79,7 @@ impl Found {
             if stream == StreamName::Steps && length.is_none() && end.is_none() {
                 continue;
             }
-            let gaps = if length.is_some() { gaps(connection, self.command.id, stream)? } else { Vec::new() };
+            let gaps = length.map_or(Ok(Vec::new()), |length| gaps(connection, self.command.id, stream, length))?;
             let joined = self.join(stream, length.unwrap_or(0), end.map(|end| end.length), gaps);
             self.command.streams.push(joined);
         }
@@ -120,11 +121,14 @@ pub(super) fn lengths(connection: &Connection, id: CommandId) -> Result<Vec<(Str
     Ok(lengths)
 }
 
-/// The stored gaps of a stream, those that touch made one.
-fn gaps(connection: &Connection, id: CommandId, stream: StreamName) -> Result<Vec<Gap>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT start, length FROM output.gaps WHERE command = ?1 AND stream = ?2 ORDER BY start")?;
-    let mut rows = statement.query([int(id.0, "id")?, stream_code(stream)])?;
+/// The stored gaps of a stream below its length, those that touch made one. The length was read a moment before: gaps may
+/// have come behind it since.
+fn gaps(connection: &Connection, id: CommandId, stream: StreamName, length: u64) -> Result<Vec<Gap>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT start, min(length, ?3 - start) FROM output.gaps
+         WHERE command = ?1 AND stream = ?2 AND start < ?3 ORDER BY start",
+    )?;
+    let mut rows = statement.query([int(id.0, "id")?, stream_code(stream), int(length, "length")?])?;
     let mut gaps: Vec<Gap> = Vec::new();
     while let Some(row) = rows.next()? {
         let gap = Gap { offset: uint(row.get(0)?), length: uint(row.get(1)?) };

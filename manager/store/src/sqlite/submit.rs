@@ -39,7 +39,7 @@ impl Database {
             let made = submitted.commands.first().copied();
             let mut command = due.iter().find(|due| Some(due.id) == made).and_then(|due| match &due.what {
                 DueKind::Send(command) => Some(Command::clone(command)),
-                DueKind::Cancel(..) => None,
+                DueKind::Cancel(..) | DueKind::Pause(..) => None,
             });
             if let Some(command) = &mut command {
                 command.streams = rows::fresh_streams();

@@ -91,12 +91,12 @@ pub async fn nothing_expired_is_sent(home: &Home) {
 pub async fn answers_move_the_command_once(home: &Home) {
     let command = home.in_phase("a", Phase::Dispatched).await;
     let agent = name("a");
-    let (id, phase) = home.store.acked(&command.uid, &agent, AckAnswer::Accepted, NOW + 5).await.unwrap();
-    assert_eq!((id, phase), (command.id, Phase::Accepted));
+    let answered = home.store.acked(&command.uid, &agent, AckAnswer::Accepted, NOW + 5).await.unwrap();
+    assert_eq!((answered.command, answered.phase, answered.wished), (command.id, Phase::Accepted, false));
     home.store.acked(&command.uid, &agent, AckAnswer::Accepted, NOW + 9).await.unwrap();
     assert_eq!(home.command(command.id).await.accepted_at, Some(NOW + 5));
     let duplicate = AckAnswer::Duplicate(HeldPhase::Running);
-    assert_eq!(home.store.acked(&command.uid, &agent, duplicate, NOW + 9).await.unwrap().1, Phase::Running);
+    assert_eq!(home.store.acked(&command.uid, &agent, duplicate, NOW + 9).await.unwrap().phase, Phase::Running);
     // Old answers to repeated sends arrive late and change nothing.
     for late in [
         AckAnswer::Expired,
@@ -105,7 +105,7 @@ pub async fn answers_move_the_command_once(home: &Home) {
         AckAnswer::Duplicate(HeldPhase::Accepted),
         AckAnswer::Duplicate(HeldPhase::Ended),
     ] {
-        assert_eq!(home.store.acked(&command.uid, &agent, late, NOW + 9).await.unwrap().1, Phase::Running);
+        assert_eq!(home.store.acked(&command.uid, &agent, late, NOW + 9).await.unwrap().phase, Phase::Running);
     }
 }
 

@@ -12,6 +12,8 @@ mod crash;
 mod dispatch;
 mod history;
 mod output;
+mod pause;
+mod quota;
 mod reconcile;
 mod restored;
 mod results;
@@ -79,6 +81,20 @@ mod sqlite {
             a_second_wish_only_makes_it_more_urgent,
             a_cancel_and_a_send_at_once_never_both_win,
         }
+        pause::{
+            a_wish_is_told_until_it_is_answered,
+            a_repeated_wish_changes_nothing,
+            only_the_newest_wish_counts,
+            every_phase_answers_a_pause_as_the_table_says,
+            a_wish_for_a_command_on_its_way_waits_for_the_answer_to_it,
+            a_wish_ends_with_what_it_was_for,
+            a_refused_wish_is_shown_and_may_be_said_again,
+            wishes_survive_a_reopening,
+            what_a_copy_of_the_store_finds_paused_can_go_on,
+            a_place_in_the_queue_is_gone_when_the_wait_is_over,
+            options_come_back_as_they_were_given,
+            an_agent_that_flips_a_command_for_ever_fills_no_history,
+        }
         results::{
             an_end_is_taken_once_and_repeats_change_nothing,
             an_end_before_any_other_news_is_taken,
@@ -99,6 +115,18 @@ mod sqlite {
             streams_do_not_mix,
             a_lost_end_reads_as_a_gap,
             followers_see_every_byte_while_it_is_written,
+        }
+        quota::{
+            a_stream_keeps_its_head_and_its_tail_and_one_exact_gap,
+            a_stream_below_the_default_quota_keeps_every_byte,
+            each_stream_has_a_quota_of_its_own,
+            kept_bytes_and_gaps_are_always_the_whole_length,
+            bytes_that_were_taken_do_not_come_back,
+            a_reader_that_falls_behind_finds_the_gap_and_goes_on_behind_it,
+            followers_of_a_flood_see_bytes_and_gaps_that_fit,
+            the_file_stays_small_whatever_a_command_writes,
+            an_imported_command_keeps_the_default_at_the_most,
+            a_file_of_the_release_before_is_taken_over_with_its_bytes_counted,
         }
         reconcile::{
             every_pair_of_knowledge_has_its_verdict,

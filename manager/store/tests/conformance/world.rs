@@ -9,7 +9,7 @@ use common::id::{CommandId, Epoch, Generation, Name, Uid};
 use common::model::{Outcome, Phase, StreamName};
 use store::Store;
 use store::types::{
-    AckAnswer, Actor, Cancel, Chunk, Command, Connect, Due, DueKind, End, Held, HeldPhase, Idempotency, Limits, Millis,
+    AckAnswer, Actor, Cancel, Chunk, Command, Connect, Due, DueKind, End, Held, HeldPhase, Idempotency, Millis,
     ProgressReport, Reported, Request, StreamEnd, Submit, Submitted,
 };
 use tempfile::TempDir;
@@ -140,12 +140,10 @@ pub fn request() -> Request {
         operation: "command.run".to_owned(),
         args: r#"{"run":["uname","-a"]}"#.to_owned(),
         timeout: Some(Duration::from_secs(30)),
-        user: None,
         env: BTreeMap::from([("K".to_owned(), "V \u{1f336}".to_owned())]),
         cwd: Some("/tmp".to_owned()),
         stdin: Some(vec![0, 159, 146, 150]),
-        limits: Limits::default(),
-        idempotent: false,
+        ..Request::default()
     }
 }
 
@@ -214,6 +212,9 @@ pub fn ended(outcome: Outcome, streams: &[(StreamName, u64)]) -> Reported {
         duration_us: Some(1000),
         cpu_us: Some(900),
         memory_peak: Some(1 << 20),
+        io_read: None,
+        io_written: None,
+        tasks_peak: None,
         flags: Vec::new(),
         value: None,
         started_ms: Some(NOW + 1),

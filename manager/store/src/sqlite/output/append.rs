@@ -1,4 +1,4 @@
-//! Bytes of commands: appended by offset, read by offset, never changed.
+//! Adds bytes and gaps to the ends of streams.
 //!
 //! Repeats are ignored, holes are refused, gaps that agents report are kept as gaps, up to a number. Short writes join the last row of
 //! their stream, so that a program that writes by the line does not make a row for each.
@@ -6,21 +6,23 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use common::id::CommandId;
+use common::limits;
 use common::model::StreamName;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use tokio::sync::oneshot;
 
-use super::codes::{from_json, int, phase_of, stream_code, uint};
-use super::database::Database;
-use super::rows;
-use super::writer::Tx;
+use super::{evict, quota};
 use crate::error::StoreError;
-use crate::types::{Appended, Chunk, Gap, OutputRead, StreamEnd};
+use crate::sqlite::codes::{int, stream_code, uint};
+use crate::sqlite::database::Database;
+use crate::sqlite::readers::Readers;
+use crate::sqlite::writer::Tx;
+use crate::types::{Appended, Chunk};
 
 /// Rows shorter than this take more bytes.
 const SHORT: usize = 8 * 1024;
@@ -46,7 +48,8 @@ impl Future for Appending {
 impl Database {
     /// Queues bytes.
     pub(crate) fn append_output(&self, chunks: Vec<Chunk>) -> Result<Appending, StoreError> {
-        self.shared.output.try_run(move |tx| append(tx, &chunks)).map(Appending)
+        let readers = Arc::clone(&self.shared.readers);
+        self.shared.output.try_run(move |tx| append(tx, &readers, &chunks)).map(Appending)
     }
 
     /// Makes durable what is stored.
@@ -56,22 +59,6 @@ impl Database {
             return Ok(());
         }
         self.shared.output.sync().await
-    }
-
-    /// Answers how far the streams of a command are stored.
-    pub(crate) async fn stored_lengths(&self, id: CommandId) -> Result<Vec<(StreamName, u64)>, StoreError> {
-        self.read(move |connection| rows::lengths(connection, id)).await
-    }
-
-    /// Reads at an offset.
-    pub(crate) async fn read_output(
-        &self,
-        id: CommandId,
-        stream: StreamName,
-        offset: u64,
-        max: usize,
-    ) -> Result<OutputRead, StoreError> {
-        self.read(move |connection| read(connection, id, stream, offset, max)).await
     }
 }
 
@@ -87,9 +74,13 @@ struct End {
     changed: bool,
     /// How many gaps there are; beyond [`MAX_GAPS`] the last one takes everything that follows.
     gaps: usize,
+    /// Bytes in rows.
+    kept: u64,
+    /// How many of them may stay; 0 as long as nobody had to ask.
+    quota: u64,
 }
 
-fn append(tx: &Tx<'_>, chunks: &[Chunk]) -> Result<Vec<Appended>, StoreError> {
+fn append(tx: &Tx<'_>, readers: &Readers, chunks: &[Chunk]) -> Result<Vec<Appended>, StoreError> {
     let mut ends: BTreeMap<(CommandId, StreamName), End> = BTreeMap::new();
     for chunk in chunks {
         let key = (chunk.command, chunk.stream);
@@ -97,11 +88,11 @@ fn append(tx: &Tx<'_>, chunks: &[Chunk]) -> Result<Vec<Appended>, StoreError> {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(new) => new.insert(load(tx, key)?),
         };
-        add(tx, key, end, chunk)?;
+        add(tx, readers, key, end, chunk)?;
     }
     let mut appended = Vec::with_capacity(ends.len());
     for (key, mut end) in ends {
-        flush(tx, key, &mut end)?;
+        flush(tx, readers, key, &mut end)?;
         if end.changed {
             save(tx, key, &end)?;
             tx.touch(key.0);
@@ -113,12 +104,14 @@ fn append(tx: &Tx<'_>, chunks: &[Chunk]) -> Result<Vec<Appended>, StoreError> {
 
 fn load(tx: &Tx<'_>, (command, stream): (CommandId, StreamName)) -> Result<End, StoreError> {
     let found = tx
-        .prepare("SELECT length, tail, room FROM streams WHERE command = ?1 AND stream = ?2")?
+        .prepare("SELECT length, tail, room, kept, quota FROM streams WHERE command = ?1 AND stream = ?2")?
         .query_row(params![int(command.0, "id")?, stream_code(stream)], |row| {
             Ok(End {
                 length: uint(row.get(0)?),
                 tail: row.get(1)?,
                 room: usize::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+                kept: uint(row.get(3)?),
+                quota: uint(row.get(4)?),
                 ..End::default()
             })
         })
@@ -133,8 +126,9 @@ fn load(tx: &Tx<'_>, (command, stream): (CommandId, StreamName)) -> Result<End, 
 
 fn save(tx: &Tx<'_>, (command, stream): (CommandId, StreamName), end: &End) -> Result<(), StoreError> {
     tx.prepare(
-        "INSERT INTO streams (command, stream, length, tail, room) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET length = excluded.length, tail = excluded.tail, room = excluded.room",
+        "INSERT INTO streams (command, stream, length, tail, room, kept, quota) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT DO UPDATE SET length = excluded.length, tail = excluded.tail, room = excluded.room,
+             kept = excluded.kept, quota = excluded.quota",
     )?
     .execute(params![
         int(command.0, "id")?,
@@ -142,11 +136,19 @@ fn save(tx: &Tx<'_>, (command, stream): (CommandId, StreamName), end: &End) -> R
         int(end.length, "length")?,
         end.tail,
         i64::try_from(end.room).unwrap_or(0),
+        int(end.kept, "length")?,
+        int(end.quota, "quota")?,
     ])?;
     Ok(())
 }
 
-fn add(tx: &Tx<'_>, key: (CommandId, StreamName), end: &mut End, chunk: &Chunk) -> Result<(), StoreError> {
+fn add(
+    tx: &Tx<'_>,
+    readers: &Readers,
+    key: (CommandId, StreamName),
+    end: &mut End,
+    chunk: &Chunk,
+) -> Result<(), StoreError> {
     if chunk.offset > end.length {
         return Err(StoreError::Hole { command: chunk.command, expected: end.length });
     }
@@ -156,9 +158,9 @@ fn add(tx: &Tx<'_>, key: (CommandId, StreamName), end: &mut End, chunk: &Chunk) 
         let until = chunk.offset.checked_add(length).ok_or(StoreError::OutOfRange { field: "gap" })?;
         int(until, "gap")?;
         if until > end.length {
-            flush(tx, key, end)?;
+            flush(tx, readers, key, end)?;
             let gaps = add_gap(tx, key, end, until)?;
-            *end = End { length: until, changed: true, gaps, ..End::default() };
+            *end = End { length: until, changed: true, gaps, kept: end.kept, quota: end.quota, ..End::default() };
         }
         return Ok(());
     }
@@ -169,7 +171,7 @@ fn add(tx: &Tx<'_>, key: (CommandId, StreamName), end: &mut End, chunk: &Chunk) 
         end.length += new.len() as u64;
         end.changed = true;
         if end.pending.len() >= ROW {
-            flush(tx, key, end)?;
+            flush(tx, readers, key, end)?;
         }
     }
     Ok(())
@@ -204,12 +206,38 @@ fn add_gap(
     Ok(end.gaps + 1)
 }
 
-/// Writes the pending bytes: into the last row if they fit, else into a new one.
-fn flush(tx: &Tx<'_>, (command, stream): (CommandId, StreamName), end: &mut End) -> Result<(), StoreError> {
+/// Writes the pending bytes, and makes room where that is more than may stay.
+fn flush(tx: &Tx<'_>, readers: &Readers, key: (CommandId, StreamName), end: &mut End) -> Result<(), StoreError> {
     if end.pending.is_empty() {
         return Ok(());
     }
     let bytes = std::mem::take(&mut end.pending);
+    end.kept += bytes.len() as u64;
+    write(tx, key, end, bytes)?;
+    if end.kept <= limits::MIN_OUTPUT_QUOTA {
+        // No quota is smaller: most streams never need to know theirs.
+        return Ok(());
+    }
+    if end.quota == 0 {
+        end.quota = readers.run_here(|connection| quota::of(connection, key.0))?;
+    }
+    if let Some(taken) = evict::beyond(tx, key, end.kept, end.quota)? {
+        end.kept -= taken.bytes;
+        end.gaps = taken.gaps;
+        if taken.until >= end.length {
+            (end.tail, end.room) = (0, 0);
+        }
+    }
+    Ok(())
+}
+
+/// Adds bytes to the last row if they fit, else makes a new one.
+fn write(
+    tx: &Tx<'_>,
+    (command, stream): (CommandId, StreamName),
+    end: &mut End,
+    bytes: Vec<u8>,
+) -> Result<(), StoreError> {
     if end.tail != 0 && bytes.len() <= end.room {
         let mut joined: Vec<u8> =
             tx.prepare("SELECT data FROM chunks WHERE id = ?1")?.query_row([end.tail], |row| row.get(0))?;
@@ -224,119 +252,5 @@ fn flush(tx: &Tx<'_>, (command, stream): (CommandId, StreamName), end: &mut End)
         .insert(params![int(command.0, "id")?, stream_code(stream), int(start, "offset")?, bytes])?;
     end.room = SHORT.saturating_sub(bytes.len());
     end.tail = if end.room > 0 { row } else { 0 };
-    Ok(())
-}
-
-fn read(
-    connection: &Connection,
-    id: CommandId,
-    stream: StreamName,
-    offset: u64,
-    max: usize,
-) -> Result<OutputRead, StoreError> {
-    let length =
-        rows::lengths(connection, id)?.into_iter().find(|(name, _)| *name == stream).map_or(0, |(_, length)| length);
-    if offset >= length {
-        return lost_end(connection, id, stream, offset);
-    }
-    if max == 0 {
-        return Ok(OutputRead::Nothing);
-    }
-    let bytes = read_bytes(connection, id, stream, offset, max)?;
-    if !bytes.is_empty() {
-        return Ok(OutputRead::Bytes(bytes));
-    }
-    read_gap(connection, id, stream, offset)
-}
-
-/// The bytes from an offset to the next gap, the end, or the limit; empty inside a gap.
-fn read_bytes(
-    connection: &Connection,
-    id: CommandId,
-    stream: StreamName,
-    offset: u64,
-    max: usize,
-) -> Result<Bytes, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT start, data FROM output.chunks WHERE command = ?1 AND stream = ?2
-             AND start >= COALESCE((SELECT max(start) FROM output.chunks
-                 WHERE command = ?1 AND stream = ?2 AND start <= ?3), ?3)
-         ORDER BY start",
-    )?;
-    let mut found = statement.query(params![int(id.0, "id")?, stream_code(stream), int(offset, "offset")?])?;
-    let mut bytes: Vec<u8> = Vec::new();
-    while bytes.len() < max
-        && let Some(row) = found.next()?
-    {
-        let start = uint(row.get(0)?);
-        let data = row.get_ref(1)?.as_blob().map_err(|_| StoreError::corrupt("output"))?;
-        let wanted = offset + bytes.len() as u64;
-        let Some(skip) = wanted.checked_sub(start).and_then(|skip| usize::try_from(skip).ok()) else { break };
-        let Some(rest) = data.get(skip..).filter(|rest| !rest.is_empty()) else { break };
-        let take = rest.len().min(max - bytes.len());
-        bytes.extend_from_slice(rest.get(..take).unwrap_or(rest));
-    }
-    Ok(bytes.into())
-}
-
-/// The rest of the gap at an offset, with those that touch it.
-fn read_gap(connection: &Connection, id: CommandId, stream: StreamName, offset: u64) -> Result<OutputRead, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT start, length FROM output.gaps WHERE command = ?1 AND stream = ?2 AND start + length > ?3
-         ORDER BY start",
-    )?;
-    let mut found = statement.query(params![int(id.0, "id")?, stream_code(stream), int(offset, "offset")?])?;
-    let mut until = offset;
-    while let Some(row) = found.next()? {
-        let (start, length) = (uint(row.get(0)?), uint(row.get(1)?));
-        if start > until {
-            break;
-        }
-        until = start + length;
-    }
-    if until == offset {
-        // Neither bytes nor a gap below the stored length: the file is not what we wrote.
-        return Err(StoreError::corrupt("output"));
-    }
-    Ok(OutputRead::Gap(Gap { offset, length: until - offset }))
-}
-
-/// The missing end of a stream that nobody has any more, as a gap.
-fn lost_end(connection: &Connection, id: CommandId, stream: StreamName, offset: u64) -> Result<OutputRead, StoreError> {
-    let found: Option<(i64, Option<String>)> = connection
-        .prepare_cached(
-            "SELECT phase, stream_ends FROM commands WHERE id = ?1 AND (output_closed <> 0 OR result_acked <> 0)",
-        )?
-        .query_row([int(id.0, "id")?], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((phase, Some(ends))) = found else { return Ok(OutputRead::Nothing) };
-    let ends: Vec<StreamEnd> = from_json(&ends, "streams")?;
-    let until = ends.iter().find(|end| end.name == stream).map_or(0, |end| end.length);
-    if phase_of(phase)?.is_final() && until > offset {
-        return Ok(OutputRead::Gap(Gap { offset, length: until - offset }));
-    }
-    Ok(OutputRead::Nothing)
-}
-
-/// Removes all bytes of these commands.
-pub(super) fn forget(tx: &Tx<'_>, commands: &[CommandId]) -> Result<(), StoreError> {
-    for command in commands {
-        let id = int(command.0, "id")?;
-        tx.prepare("DELETE FROM streams WHERE command = ?1")?.execute([id])?;
-        tx.prepare("DELETE FROM chunks WHERE command = ?1")?.execute([id])?;
-        tx.prepare("DELETE FROM gaps WHERE command = ?1")?.execute([id])?;
-    }
-    Ok(())
-}
-
-/// Removes bytes of commands that the main file has never heard of: it was restored without this one, and their ids
-/// will be given to others.
-pub(super) fn forget_beyond(connection: &Connection, last: u64) -> Result<(), StoreError> {
-    let last = int(last, "id")?;
-    connection.execute_batch("BEGIN IMMEDIATE")?;
-    connection.execute("DELETE FROM streams WHERE command > ?1", [last])?;
-    connection.execute("DELETE FROM chunks WHERE command > ?1", [last])?;
-    connection.execute("DELETE FROM gaps WHERE command > ?1", [last])?;
-    connection.execute_batch("COMMIT")?;
     Ok(())
 }

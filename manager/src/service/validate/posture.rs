@@ -1,0 +1,149 @@
+//! How a command runs: as whom, where, with which environment, limits and options.
+
+use common::limits;
+use store::types::{Limits, Options, Request};
+
+use super::Checked;
+use crate::service::error::ServiceError;
+
+/// Longest name of a user that Linux tools make.
+const MAX_USER: usize = 32;
+/// Smallest limit of memory: below it no program can even be loaded, and the command would die without a word.
+const MIN_MEMORY: u64 = 1024 * 1024;
+/// Largest number of bytes in a limit: what the kernel's files take.
+const MAX_BYTES: u64 = i64::MAX as u64;
+/// Largest share of processors, in hundredths of one: a thousand cores.
+const MAX_CPU: u32 = 100_000;
+/// Largest number of processes: the kernel has no more.
+const MAX_TASKS: u32 = 4_194_304;
+
+/// Checks everything around the arguments of a command that runs a process.
+pub(super) fn check(request: &Request) -> Checked {
+    if let Some(user) = &request.user {
+        check_user(user)?;
+    }
+    if let Some(cwd) = &request.cwd {
+        check_path("cwd", cwd)?;
+    }
+    environment(request)?;
+    resources(&request.limits)?;
+    options(&request.options)
+}
+
+/// Refuses what means nothing where no process runs.
+pub(super) fn none(request: &Request) -> Checked {
+    let options = &request.options;
+    let odd = [
+        ("stdin", request.stdin.is_some()),
+        ("cwd", request.cwd.is_some()),
+        ("env", !request.env.is_empty()),
+        ("user", request.user.is_some()),
+        ("limits", request.limits != Limits::default()),
+        ("umask", options.umask.is_some()),
+        ("nice", options.nice.is_some()),
+        ("oom_score", options.oom_score.is_some()),
+        ("keep_strays", options.keep_strays),
+        ("stop_signal", options.stop_signal.is_some()),
+        ("stop_only_main", options.stop_only_main),
+        ("grace", options.grace.is_some()),
+    ];
+    match odd.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(ServiceError::invalid(field, "means nothing to agent.ping, which runs no process")),
+        None => Ok(()),
+    }
+}
+
+fn check_user(user: &str) -> Checked {
+    if user.is_empty() || user.chars().count() > MAX_USER {
+        return Err(ServiceError::invalid("user", format!("has 1 to {MAX_USER} characters")));
+    }
+    if user.contains(|c: char| matches!(c, ':' | '/') || c.is_control() || c.is_whitespace()) {
+        return Err(ServiceError::invalid("user", "is a name or a number, without ':', '/' and blanks"));
+    }
+    // The largest number means "no user" to the kernel.
+    let number = user.bytes().all(|byte| byte.is_ascii_digit());
+    if number && !user.parse::<u32>().is_ok_and(|id| id != u32::MAX) {
+        return Err(ServiceError::invalid("user", format!("as a number is at most {}", u32::MAX - 1)));
+    }
+    Ok(())
+}
+
+fn environment(request: &Request) -> Checked {
+    if request.env.len() > limits::MAX_ENV {
+        return Err(ServiceError::invalid("env", format!("has at most {} variables", limits::MAX_ENV)));
+    }
+    let bytes: usize = request.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > limits::MAX_ENV_BYTES {
+        return Err(ServiceError::invalid("env", format!("has at most {} bytes", limits::MAX_ENV_BYTES)));
+    }
+    for (name, value) in &request.env {
+        let field = format!("env.{}", common::escape::text(name));
+        if name.is_empty() || name.contains('=') {
+            return Err(ServiceError::invalid(field, "a variable has a name without '='"));
+        }
+        no_nul(&field, name)?;
+        no_nul(&field, value)?;
+    }
+    Ok(())
+}
+
+/// Checks an absolute path.
+pub(super) fn check_path(field: &str, path: &str) -> Checked {
+    if !path.starts_with('/') {
+        return Err(ServiceError::invalid(field, "is an absolute path"));
+    }
+    if path.len() >= 4096 {
+        return Err(ServiceError::invalid(field, "is longer than a path can be"));
+    }
+    no_nul(field, path)
+}
+
+/// Refuses a text that no system call takes.
+pub(super) fn no_nul(field: &str, text: &str) -> Checked {
+    if text.contains('\0') { Err(ServiceError::invalid(field, "contains a NUL")) } else { Ok(()) }
+}
+
+fn resources(limits: &Limits) -> Checked {
+    for (field, bytes, least) in [
+        ("limits.memory", limits.memory, MIN_MEMORY),
+        ("limits.memory_high", limits.memory_high, MIN_MEMORY),
+        ("limits.output", limits.output, common::limits::MIN_OUTPUT_QUOTA),
+    ] {
+        match bytes {
+            Some(0) => return Err(ServiceError::invalid(field, "is more than 0")),
+            Some(bytes) if bytes < least => {
+                return Err(ServiceError::invalid(field, format!("is at least {}", common::config::Size(least))));
+            }
+            Some(bytes) if bytes > MAX_BYTES => return Err(ServiceError::invalid(field, "is more than any host has")),
+            _ => {}
+        }
+    }
+    if let (Some(high), Some(most)) = (limits.memory_high, limits.memory)
+        && high > most
+    {
+        return Err(ServiceError::invalid("limits.memory_high", "is at most limits.memory"));
+    }
+    if limits.cpu_percent.is_some_and(|percent| !(1..=MAX_CPU).contains(&percent)) {
+        return Err(ServiceError::invalid("limits.cpu", format!("is from 1% to {MAX_CPU}%")));
+    }
+    if limits.tasks.is_some_and(|tasks| !(1..=MAX_TASKS).contains(&tasks)) {
+        return Err(ServiceError::invalid("limits.tasks", format!("is from 1 to {MAX_TASKS}")));
+    }
+    Ok(())
+}
+
+fn options(options: &Options) -> Checked {
+    if options.umask.is_some_and(|mask| mask > limits::MAX_UMASK) {
+        return Err(ServiceError::invalid("umask", format!("is at most {:04o}", limits::MAX_UMASK)));
+    }
+    let ranges = [("nice", options.nice, limits::NICE), ("oom_score", options.oom_score, limits::OOM_SCORE)];
+    for (field, value, range) in ranges {
+        if value.is_some_and(|value| !range.contains(&value)) {
+            return Err(ServiceError::invalid(field, format!("is from {} to {}", range.start(), range.end())));
+        }
+    }
+    if options.stop_signal.is_some_and(|signal| !(1..=limits::MAX_SIGNAL).contains(&signal)) {
+        return Err(ServiceError::invalid("stop_signal", format!("is from 1 to {}", limits::MAX_SIGNAL)));
+    }
+    super::grace(options.grace)
+}

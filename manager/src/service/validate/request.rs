@@ -1,0 +1,106 @@
+//! The whole of a request, and the small values around commands: agents, validity, reason, grace, names of tokens.
+
+use std::time::Duration;
+
+use common::id::Name;
+use common::limits;
+use store::types::Request;
+
+use super::arguments::{self, AGENT_PING};
+use super::{Checked, posture};
+use crate::service::error::ServiceError;
+
+/// Longest timeout: anything above it is a typing mistake.
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Longest name of a token.
+const MAX_TOKEN_NAME: usize = 64;
+
+/// Checks the list of agents.
+///
+/// # Errors
+/// When it is empty, too long, or names one twice.
+pub fn agents(agents: &[Name], most: usize) -> Checked {
+    if agents.is_empty() {
+        return Err(ServiceError::invalid("agents", "names no agent"));
+    }
+    if agents.len() > most {
+        return Err(ServiceError::invalid(
+            "agents",
+            format!("names {} agents, at most {most} are taken at once", agents.len()),
+        ));
+    }
+    let mut seen = std::collections::HashSet::with_capacity(agents.len());
+    match agents.iter().find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(ServiceError::invalid("agents", format!("names {twice} twice"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks what is to be done.
+///
+/// # Errors
+/// The first thing that is wrong, with the path of the value.
+pub fn request(request: &Request) -> Checked {
+    arguments::check(&request.operation, &request.args)?;
+    if request.operation == AGENT_PING {
+        posture::none(request)?;
+    }
+    if request.timeout.is_some_and(|timeout| timeout.is_zero() || timeout > MAX_TIMEOUT) {
+        return Err(ServiceError::invalid("timeout", "is more than 0 and at most 365 days"));
+    }
+    if request.stdin.as_ref().is_some_and(|stdin| stdin.len() > limits::MAX_STDIN_BYTES) {
+        return Err(ServiceError::invalid("stdin", format!("has at most {} bytes", limits::MAX_STDIN_BYTES)));
+    }
+    posture::check(request)
+}
+
+/// Checks how long a request is valid.
+///
+/// # Errors
+/// When it is never valid or valid for too long.
+pub fn expiry(expires_in: Option<Duration>) -> Checked {
+    match expires_in {
+        Some(validity) if validity.is_zero() => Err(ServiceError::invalid("expires_in", "is more than 0")),
+        Some(validity) if validity > limits::MAX_EXPIRY => {
+            Err(ServiceError::invalid("expires_in", "is at most 30 days"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the reason of a cancel.
+///
+/// # Errors
+/// When it is longer than the link carries.
+pub fn reason(reason: Option<&str>) -> Checked {
+    match reason {
+        Some(reason) if reason.len() > limits::MAX_TEXT_BYTES => {
+            Err(ServiceError::invalid("reason", format!("has at most {} bytes", limits::MAX_TEXT_BYTES)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the grace of a cancel.
+///
+/// # Errors
+/// When it is longer than an hour.
+pub fn grace(grace: Option<Duration>) -> Checked {
+    match grace {
+        Some(grace) if grace > limits::MAX_GRACE => Err(ServiceError::invalid("grace", "is at most 1 hour")),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the name of a token; it appears in audit rows and in `created_by`.
+///
+/// # Errors
+/// When it is not a short name.
+pub fn token_name(name: &str) -> Checked {
+    let short = name.len() <= MAX_TOKEN_NAME && name.parse::<Name>().is_ok();
+    if short {
+        Ok(())
+    } else {
+        Err(ServiceError::invalid("name", "has 1 to 64 characters of letters, digits, '.', '-' and '_'"))
+    }
+}
