@@ -20,9 +20,10 @@ const EMPTY_NAMES: [&str; 9] = ["util", "utils", "helper", "helpers", "misc", "h
 
 /// Which packages of the workspace a package may name. Packages that are not listed stand at the top of the house:
 /// nobody may depend on them, and they may use everything.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("paprika-common", &[]),
     ("paprika-api", &["paprika-common"]),
+    ("paprika-site", &["paprika-common"]),
     ("paprika-store", &["paprika-common"]),
     ("paprika-agent", &["paprika-common"]),
     ("paprika-manager", &["paprika-api", "paprika-store", "paprika-common"]),
@@ -31,19 +32,21 @@ const MAY_USE: [(&str, &[&str]); 7] = [
 ];
 
 /// What must never be linked into a package, directly or through others.
-const NEVER_LINKED: [(&str, &[&str]); 4] = [
+const NEVER_LINKED: [(&str, &[&str]); 5] = [
     ("paprika-agent", &["axum", "hyper", "tonic", "rusqlite", "tokio-postgres", "async-nats", "utoipa"]),
     ("paprika-common", &["axum", "hyper", "tonic", "rusqlite", "tokio-postgres", "async-nats"]),
     ("paprika-store", &["axum", "hyper", "tonic", "async-nats"]),
     ("paprika-cli", &["axum", "rusqlite", "tokio-postgres", "async-nats"]),
+    ("paprika-site", &["axum", "hyper", "tonic", "rusqlite", "async-nats"]),
 ];
 
 /// Libraries that one package wraps for all others.
-const ONE_HOME: [(&str, &[&str]); 4] = [
+const ONE_HOME: [(&str, &[&str]); 5] = [
     ("rustls", &["paprika-common"]),
     ("axum", &["paprika-manager"]),
     ("rusqlite", &["paprika-store", "paprika-bench"]),
     ("prost-build", &["paprika-common", "paprika-api"]),
+    ("granit-parser", &["paprika-site"]),
 ];
 
 /// The root file of each test binary: a file beside or below it that no `mod` line leads to is never compiled.
