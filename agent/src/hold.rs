@@ -10,23 +10,23 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use common::error::Chain;
 use common::id::Uid;
 use nix::sys::signal::{SigSet, Signal};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::commands::accept::WAKE;
 use crate::commands::layout;
 use crate::commands::request::{self, CancelRequest};
 use crate::config::{AgentConfig, default_state_dir};
+use crate::shim::ask::{ask, wait};
 
 /// How long systemd may take to say whether the machine goes down. Asked while it stops everything at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -122,39 +122,13 @@ fn state_dir(args: &Args) -> PathBuf {
 /// Asks systemd whether everything is being stopped. Without a clear answer nothing is ended: the commands are then
 /// interrupted by the shutdown, which is what the next boot reports.
 fn machine_goes_down(systemctl: &str) -> bool {
-    let asked = Command::new(systemctl)
-        .arg("is-system-running")
-        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    match asked.and_then(|child| answer(child, ANSWER_WITHIN)) {
-        Ok(answer) => answer.trim() == "stopping",
+    match ask(systemctl, &["is-system-running"], ANSWER_WITHIN) {
+        Ok((_, answer)) => answer.trim() == "stopping",
         Err(error) => {
             say(&format!("{systemctl} does not say whether the machine goes down: {error}"));
             false
         }
     }
-}
-
-/// What a program writes, if it ends in time.
-fn answer(mut child: Child, within: Duration) -> io::Result<String> {
-    let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-    let ended = wait_readable(&[PollFd::new(&handle, PollFlags::IN)], within)?;
-    if !ended {
-        child.kill()?;
-    }
-    child.wait()?;
-    if !ended {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", within.as_secs())));
-    }
-    let mut text = String::new();
-    // It has ended, and one word fits every pipe: this does not wait.
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(64).read_to_string(&mut text)?;
-    }
-    Ok(text)
 }
 
 /// Asks every command that runs to end and waits for the ends; answers those that did not end in time.
@@ -170,19 +144,19 @@ pub fn end_commands(state_dir: &Path, within: Duration) -> Vec<Uid> {
     for command in &running {
         // Somebody else's request has its own grace, as long as there is time for it.
         if request::cancels(&command.dir).is_empty() {
-            ask(command, &first);
+            request_end(command, &first);
         }
     }
     wait_for_ends(&mut running, patience);
     let second = CancelRequest { grace_ms: Some(0), ..first };
     for command in &running {
-        ask(command, &second);
+        request_end(command, &second);
     }
     wait_for_ends(&mut running, deadline);
     running.into_iter().map(|command| command.uid).collect()
 }
 
-fn ask(command: &Running, request: &CancelRequest) {
+fn request_end(command: &Running, request: &CancelRequest) {
     if let Err(error) = request::cancel(&command.dir, request) {
         say(&format!("command {} cannot be asked to end: {}", command.uid, Chain(&error)));
     }
@@ -219,27 +193,14 @@ fn running(state_dir: &Path) -> Vec<Running> {
 fn wait_for_ends(running: &mut Vec<Running>, deadline: Instant) {
     loop {
         running.retain(|command| {
-            let gone = wait_readable(&[PollFd::new(&command.wake, PollFlags::empty())], Duration::ZERO);
+            let gone = wait(&[PollFd::new(&command.wake, PollFlags::empty())], Duration::ZERO);
             !gone.unwrap_or(true)
         });
         let left = deadline.saturating_duration_since(Instant::now());
         let Some(next) = running.first() else { return };
         // The first one only: whatever the order of the ends, all are waited for. An error is an end, see above.
-        if left.is_zero() || wait_readable(&[PollFd::new(&next.wake, PollFlags::empty())], left).is_err() {
+        if left.is_zero() || wait(&[PollFd::new(&next.wake, PollFlags::empty())], left).is_err() {
             return;
-        }
-    }
-}
-
-fn wait_readable(on: &[PollFd<'_>], within: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + within;
-    let mut on = on.to_vec();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut on, Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => return Ok(other? > 0),
         }
     }
 }
@@ -286,15 +247,6 @@ mod tests {
             assert_eq!(machine_goes_down(&program(folder.path(), line)), down, "{line}");
         }
         assert!(!machine_goes_down("/no/such/systemctl"));
-    }
-
-    #[test]
-    fn who_gives_no_answer_is_not_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = program(folder.path(), "exec sleep 600");
-        let child = Command::new(path).arg("is-system-running").stdout(Stdio::piped()).spawn().unwrap();
-        let error = answer(child, Duration::from_millis(50)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

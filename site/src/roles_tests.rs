@@ -1,3 +1,5 @@
+//! Tests of who may do what.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use proptest::prelude::*;

@@ -39,7 +39,7 @@ fn never_right() -> Vec<(Value, &'static str)> {
         (args(json!({"run": ["true"], "unless": []})), "args.unless"),
         (args(json!({"run": ["true"], "only_if": "a\u{0}"})), "args.only_if"),
         (args(json!({"run": ["true"], "creats": "/x"})), "args.creats"),
-        (script(json!({})), "args"),
+        (script(json!({})), "args.content"),
         (script(json!({"content": ""})), "args.content"),
         (script(json!({"content": "true", "interpreter": []})), "args.interpreter"),
         (script(json!({"content": "true", "args": ["\u{0}"]})), "args.args[0]"),

@@ -114,3 +114,13 @@ fn a_damaged_record_is_an_error_and_can_be_put_aside() {
     assert_eq!(fs::read(aside.join(record::FILE)).unwrap(), b"rubbish");
     assert!(state.list().unwrap().is_empty());
 }
+
+#[test]
+fn survivors_are_named_as_far_as_a_text_for_people_goes() {
+    assert_eq!(name_survivors(&[12, 13]), "still alive after 5 s of kills: pids 12 13");
+    let many: Vec<i32> = (4_194_000..4_195_000).collect();
+    let text = name_survivors(&many);
+    assert!(text.ends_with("4194015 and 984 more"), "{text}");
+    let end = End::interrupted(Evidence::ShimKilled, 1).error.unwrap();
+    assert!(end.text.len() + 2 + text.len() <= 2 * common::limits::MAX_TEXT_BYTES);
+}

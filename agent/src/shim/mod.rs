@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod launch;
 pub mod process;
 
+pub(crate) mod ask;
 mod guards;
 mod posture;
 mod program;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::id::Uid;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, kill_process_group, pidfd_open, pidfd_send_signal};
 
 /// The variable by which processes of a command are known when nothing else tells.
 pub(crate) const UID_VARIABLE: &str = "PAPRIKA_COMMAND_UID";
@@ -112,10 +112,25 @@ pub(crate) fn stop_descendants(root: i32, stopped: &mut Vec<Known>) -> bool {
     false
 }
 
-/// Kills the descendants of `root`: stopped first, so that none is born while the others die.
+/// Kills the descendants of `root`: by groups first, and what is in none of them is stopped before it is killed, so that
+/// none is born while the others die.
 pub(crate) fn kill_descendants(root: i32) {
+    kill_groups(family(root));
     stop_descendants(root, &mut Vec::new());
     signal_descendants(root, &[Signal::KILL]);
+}
+
+/// Kills whole groups, which the kernel does in one step that no fork escapes: also processes that are replaced by
+/// their own children faster than anybody can look. All of a group is of one session, and so of one command.
+///
+/// The number of a group belongs to nobody else as long as one of it lives, and is not given out again within a look.
+fn kill_groups(found: impl IntoIterator<Item = (i32, Stat)>) {
+    let ours = getpgrp();
+    let groups: HashSet<i32> = found.into_iter().map(|(_, stat)| stat.group).collect();
+    for group in groups.into_iter().filter_map(Pid::from_raw).filter(|group| !group.is_init() && *group != ours) {
+        // Gone already: fine.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
 }
 
 /// Stops a process that was not reached before; `false`: it was, or there is nothing to stop.
@@ -176,10 +191,11 @@ pub(crate) fn leftovers(uid: Uid, main: Option<i32>) -> Vec<i32> {
 
 /// Kills what a command left behind when its shim is gone; answers what still lives at the deadline.
 ///
-/// Stopped first, each at once when it is found, for the same reason as [`stop_descendants`].
+/// By groups, and then stopped first, for the same reasons as [`kill_descendants`].
 pub(crate) fn kill_leftovers(uid: Uid, main: Option<i32>, within: Duration) -> Vec<i32> {
     let deadline = Instant::now() + within;
     loop {
+        kill_groups(left(uid, main));
         let mut reached = HashSet::new();
         for _ in 0..STOP_ROUNDS {
             let mut found = 0;

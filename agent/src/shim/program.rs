@@ -95,6 +95,8 @@ pub(super) enum ProgramError {
     Args { operation: &'static str, what: String },
     #[error("there is no user {0} on this host")]
     NoUser(String),
+    #[error("the directory service of this host did not say in time who {0} is")]
+    NoAnswer(String),
     #[error("only an agent that runs as root can run commands as {0}")]
     NotRoot(String),
     #[error("{0} must not hold a zero byte")]
@@ -109,7 +111,7 @@ impl ProgramError {
         match self {
             Self::Operation(_) => "operation",
             Self::Args { .. } => "args",
-            Self::NoUser(_) | Self::NotRoot(_) => "user",
+            Self::NoUser(_) | Self::NoAnswer(_) | Self::NotRoot(_) => "user",
             Self::Zero(_) => "zero_byte",
             Self::Variable(_) => "env",
         }
@@ -254,7 +256,7 @@ fn guards(
 fn account(user: &str, ours: u32) -> Result<(Account, bool), ProgramError> {
     let stay = || {
         let number = ours.to_string();
-        users::find(&number).unwrap_or_else(|| Account {
+        users::find(&number).ok().flatten().unwrap_or_else(|| Account {
             name: number,
             uid: ours,
             gid: rustix::process::getegid().as_raw(),
@@ -267,14 +269,16 @@ fn account(user: &str, ours: u32) -> Result<(Account, bool), ProgramError> {
         return Ok((stay(), false));
     }
     let shown = || common::escape::text(user);
-    let account = users::find(user).ok_or_else(|| ProgramError::NoUser(shown()))?;
+    let silent = |_| ProgramError::NoAnswer(shown());
+    let account = users::find(user).map_err(silent)?.ok_or_else(|| ProgramError::NoUser(shown()))?;
     if account.uid == ours {
         return Ok((account, false));
     }
     if ours != 0 {
         return Err(ProgramError::NotRoot(shown()));
     }
-    users::find_with_groups(user).map(|account| (account, true)).ok_or_else(|| ProgramError::NoUser(shown()))
+    let account = users::find_with_groups(user).map_err(silent)?.ok_or_else(|| ProgramError::NoUser(shown()))?;
+    Ok((account, true))
 }
 
 /// Exactly what the command sees: nothing of the agent's own.

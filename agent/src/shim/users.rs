@@ -1,7 +1,13 @@
 //! Who a command runs as: looked up in the files first, then by `getent`, so that a static binary finds both.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::io;
+use std::time::Duration;
+
+use super::ask::ask;
+
+/// Directory services ask over the network, and try again by themselves for less than this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// A user with everything a process needs to become it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,25 +20,33 @@ pub(super) struct Account {
     pub(super) groups: Vec<u32>,
 }
 
-/// The account of a user name or number.
-pub(super) fn find(user: &str) -> Option<Account> {
+/// The directory service of the host did not answer. Not the same as "there is none of that name".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoAnswer;
+
+/// The account of a user name or number; none: nobody here has it.
+pub(super) fn find(user: &str) -> Result<Option<Account>, NoAnswer> {
     let local = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    passwd(&local, user).or_else(|| passwd(&getent("passwd", user)?, user))
+    match passwd(&local, user) {
+        Some(account) => Ok(Some(account)),
+        None => Ok(getent("passwd", user)?.and_then(|answer| passwd(&answer, user))),
+    }
 }
 
-/// The same with all its groups, those of a directory service too: what a process needs to become it.
-pub(super) fn find_with_groups(user: &str) -> Option<Account> {
-    let mut account = find(user)?;
+/// The same with all its groups, those of a directory service too: what a process needs to become it. A service that
+/// is silent is an error: with fewer groups than it has, a user is somebody else.
+pub(super) fn find_with_groups(user: &str) -> Result<Option<Account>, NoAnswer> {
+    let Some(mut account) = find(user)? else { return Ok(None) };
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
     account.groups = memberships(&groups, &account);
-    if let Some(answer) = getent("initgroups", &account.name) {
+    if let Some(answer) = getent("initgroups", &account.name)? {
         for group in answer.split_ascii_whitespace().skip(1).filter_map(|group| group.parse().ok()) {
             if !account.groups.contains(&group) {
                 account.groups.push(group);
             }
         }
     }
-    Some(account)
+    Ok(Some(account))
 }
 
 fn passwd(table: &str, user: &str) -> Option<Account> {
@@ -76,18 +90,16 @@ fn memberships(table: &str, account: &Account) -> Vec<u32> {
     found
 }
 
-fn getent(database: &str, key: &str) -> Option<String> {
+/// None: it knows nothing of it, or there is no such program, as on hosts without directory services.
+fn getent(database: &str, key: &str) -> Result<Option<String>, NoAnswer> {
     if key.starts_with('-') {
-        return None;
+        return Ok(None);
     }
-    let answer = Command::new("getent")
-        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
-        .args([database, key])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).into_owned())
+    match ask("getent", &[database, key], ANSWER_WITHIN) {
+        Ok((status, answer)) => Ok(status.success().then_some(answer)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(_) => Err(NoAnswer),
+    }
 }
 
 #[cfg(test)]

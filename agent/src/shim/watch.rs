@@ -444,7 +444,9 @@ impl<'a> Watch<'a> {
             }
             Stage::Asked { kill_at } if now >= kill_at => self.start_killing(now),
             // Who asks the main process alone leaves the others to it; without it nobody asks them.
-            Stage::Asked { .. } if status.is_some() && self.manners.stop_only_main => self.start_killing(now),
+            Stage::Asked { .. } if status.is_some() && self.cause.is_some() && self.manners.stop_only_main => {
+                self.start_killing(now);
+            }
             Stage::Killing { since, again } if now >= again => self.kill_again(now, since),
             _ => {}
         }

@@ -18,8 +18,10 @@ use super::kit::{BOUND, House, Running, alive, read_all, shell, wait_for};
 const BOMB: u32 = 100;
 /// Forks and goes on trying where it may not.
 const FORK_BOMB: &str = "echo up; exec perl -e 'for (;;) { fork }'";
-/// 32 processes, of which each is replaced by its own child all the time: none can be caught by its number.
-const RUNAWAYS: &str = "echo up; exec perl -e 'fork for 1..5; for (;;) { exit if fork }'";
+/// Eight processes, of which each is replaced by its own child all the time: none can be caught by its number. They give
+/// up by themselves after some thousand generations, and they rest: who collects their dead is not always a shim.
+const RUNAWAYS: &str =
+    "echo up; exec perl -e 'fork for 1..3; for (1..5000) { exit if fork; select undef, undef, undef, 0.002 }'";
 
 /// The ways to hold processes that this machine has, the one without cgroups last.
 #[expect(clippy::print_stdout, reason = "what was not run is said")]
@@ -213,6 +215,37 @@ fn nothing_lives_after_a_killed_shim_in_each_way() {
         assert_eq!((end.outcome, flags(&end)), (Outcome::Interrupted, Vec::new()), "{}", house.base.rung());
         let survivors: Vec<_> = pids.into_iter().filter(|pid| alive(*pid)).collect();
         assert!(survivors.is_empty(), "{survivors:?} with {}", house.base.rung());
+    }
+}
+
+#[test]
+fn what_changes_its_numbers_all_the_time_does_not_outlive_a_killed_shim_either() {
+    for house in each() {
+        let mut running = house.start(shell(&format!("({RUNAWAYS}) & exec sleep 60")));
+        running.wait_for_output("up");
+        running.kill_shim();
+        let Recovered::Ended(end) = house.recover_gone(running.uid) else { panic!("not ended") };
+        assert_eq!((end.outcome, flags(&end)), (Outcome::Interrupted, Vec::new()), "{}", house.base.rung());
+        assert_eq!(carriers(&format!("PAPRIKA_COMMAND_UID={}", running.uid)), Vec::<i32>::new());
+    }
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what was not run is said")]
+fn the_kernel_takes_others_before_the_shim_when_memory_is_short() {
+    let try_it = ["-c", "echo -900 > /proc/self/oom_score_adj"];
+    let may = std::process::Command::new("/bin/sh").args(try_it).output().unwrap().status.success();
+    if !may {
+        println!("NOT RUN: what the kernel takes when memory is short: no right to lower an OOM score");
+    }
+    for house in each() {
+        let running = house.start(shell("echo $$; exec sleep 60"));
+        wait_for("the pid", || running.pids().len() == 1);
+        let score = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        assert_eq!(score(running.shim_id()).trim(), if may { "-900" } else { "0" });
+        assert_eq!(score(running.pids()[0]).trim(), "0");
+        running.cancel("", Some(Duration::ZERO));
+        running.end();
     }
 }
 

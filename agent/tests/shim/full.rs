@@ -8,7 +8,7 @@ use common::id::Uid;
 use common::model::{Outcome, StreamName};
 use common::wire;
 
-use super::kit::{House, Running, is_root, shell, wait_for};
+use super::kit::{House, Running, is_root, not_run, shell, wait_for};
 
 const PAGE: usize = 4096;
 
@@ -20,7 +20,7 @@ impl Small {
         let size = format!("size={}k,mode=700", pages * 4);
         let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "paprika-test"]).arg(dir).status();
         if !done.is_ok_and(|status| status.success()) {
-            println!("NOT RUN: a full disk: no file system could be mounted");
+            not_run("full", "no file system could be mounted");
             return None;
         }
         Some(Self(dir.to_owned()))
@@ -42,7 +42,7 @@ impl Drop for Small {
 
 /// A house with a command whose directory is a small file system of its own.
 fn cramped(command: wire::Command, pages: u64) -> Option<(House, Uid, Small)> {
-    if !is_root("a full disk") {
+    if !is_root("full") {
         return None;
     }
     // Without cgroups START has nearly the same size everywhere.

@@ -84,7 +84,7 @@ fn a_guard_that_gives_no_answer_is_a_failure_of_its_own() {
 
 #[test]
 fn a_guard_looks_with_the_eyes_of_the_user_that_the_command_runs_as() {
-    if !is_root("another user") {
+    if !is_root("guards::another_user") {
         return;
     }
     let house = House::new();

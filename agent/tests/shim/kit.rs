@@ -215,10 +215,20 @@ fn operation(name: &str, args: serde_json::Value) -> wire::Command {
     wire::Command { operation: name.into(), args: args.to_string().into_bytes().into(), ..Default::default() }
 }
 
-pub(crate) fn is_root(what: &str) -> bool {
+/// Says that a test, or a part of it, did not run: in the output and where the summary of the test command looks.
+pub(crate) fn not_run(test: &str, reason: &str) {
+    use std::io::Write;
+    let line = format!("NOT RUN: shim::{test}: {reason}\n");
+    std::io::stderr().lock().write_all(line.as_bytes()).unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("not-run");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(format!("shim::{test}.txt")), line).unwrap();
+}
+
+pub(crate) fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("NOT RUN: {what}: needs root");
+        not_run(test, "needs root");
     }
     root
 }

@@ -33,7 +33,7 @@ fn without_a_wish_everything_is_neutral() {
 #[test]
 fn wishes_are_obeyed_also_for_another_user() {
     let house = House::new();
-    let users: &[&str] = if is_root("another user") { &["", "nobody"] } else { &[""] };
+    let users: &[&str] = if is_root("posture::another_user") { &["", "nobody"] } else { &[""] };
     for user in users {
         let mut command = shell(SHOW);
         (command.umask, command.has_umask, command.nice, command.oom_score) = (0o027, true, 3, 500);
@@ -47,11 +47,10 @@ fn wishes_are_obeyed_also_for_another_user() {
 }
 
 #[test]
-fn a_wish_that_the_kernel_refuses_is_a_start_that_failed() {
-    if !is_root("a user without rights") {
+fn a_directory_that_cannot_be_entered_says_why() {
+    if !is_root("posture::another_user") {
         return;
     }
-    // A shim of root may do all of this; one in a house of another user may not. What is left to refuse is the directory.
     let house = House::new();
     let file = house.state.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -65,6 +64,49 @@ fn a_wish_that_the_kernel_refuses_is_a_start_that_failed() {
     (closed.cwd, closed.user) = (house.state.path().display().to_string(), "nobody".into());
     let error = house.run(closed).error.unwrap();
     assert!(error.code == "cwd" && error.text.contains("EACCES"), "{error:?}");
+}
+
+/// An agent without rights: its shim belongs to a user, and so does everything in its directory.
+#[test]
+fn a_wish_that_the_kernel_refuses_is_a_start_that_failed() {
+    const NOBODY: u32 = 65_534;
+    if !is_root("posture::without_rights") {
+        return;
+    }
+    let house = House::with("none");
+    // Where the program was built may be closed to others.
+    let exe = house.state.path().join("agent");
+    std::fs::copy(super::kit::exe(), &exe).unwrap();
+    let own = |path: &std::path::Path| std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    for path in [house.state.path().to_owned(), house.state.commands(), exe.clone()] {
+        own(&path);
+    }
+    for (command, code, word) in [
+        (wire::Command { nice: -5, ..argv(&["true"]) }, "nice", "EACCES EPERM"),
+        (wire::Command { oom_score: -500, ..argv(&["true"]) }, "oom_score", "EACCES EPERM"),
+        (wire::Command { user: "root".into(), ..argv(&["true"]) }, "user", "root"),
+        (wire::Command { nice: 5, oom_score: 500, ..argv(&["true"]) }, "", ""),
+    ] {
+        let uid = house.accept(command);
+        let dir = house.state.command(uid);
+        own(&dir);
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            own(&entry.unwrap().path());
+        }
+        let mut shim = std::process::Command::new(&exe);
+        std::os::unix::process::CommandExt::gid(&mut shim, NOBODY);
+        std::os::unix::process::CommandExt::uid(&mut shim, NOBODY);
+        let status = shim.arg("shim").arg(&dir).env_clear().stdin(std::process::Stdio::null()).status().unwrap();
+        assert!(status.success());
+        let end = agent::commands::record::read(&dir).unwrap().end.unwrap();
+        match end.error {
+            None => assert_eq!((end.outcome, code), (Outcome::Succeeded, "")),
+            Some(error) => {
+                assert_eq!((end.outcome, error.code.as_str(), end.changed), (Outcome::Failed, code, false));
+                assert!(word.split(' ').any(|word| error.text.contains(word)), "{}", error.text);
+            }
+        }
+    }
 }
 
 #[test]
@@ -90,7 +132,7 @@ fn five_hundred_open_files_of_the_agent_do_not_reach_the_command() {
 
 #[test]
 fn a_program_whose_set_user_bit_would_raise_it_gains_nothing() {
-    if !is_root("another user") {
+    if !is_root("posture::another_user") {
         return;
     }
     let house = House::new();

@@ -48,7 +48,7 @@ fn a_script_can_be_large_and_read_its_input() {
 
 #[test]
 fn another_user_can_read_the_script_and_nobody_can_change_it() {
-    if !is_root("another user") {
+    if !is_root("scripts::another_user") {
         return;
     }
     let house = House::new();

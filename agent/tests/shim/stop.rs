@@ -182,6 +182,27 @@ fn terminate_signals_to_the_shim_itself_do_nothing() {
     assert_eq!(running.end().exit_code, Some(6));
 }
 
+/// The cancel meets the shim at other steps in every round: before its lock, before START, at the door, after it.
+#[test]
+fn a_cancel_at_any_moment_of_the_start_leaves_nothing_alive() {
+    for house in House::both() {
+        for round in 0..40 {
+            let file = house.state.path().join(format!("pid-{round}"));
+            let running = house.start(shell(&format!("echo $$ > {}; exec sleep 60", file.display())));
+            let (asked, wait) = (Instant::now(), Duration::from_micros(round * 200));
+            while asked.elapsed() < wait {
+                std::hint::spin_loop();
+            }
+            running.cancel("", Some(if round % 2 == 0 { Duration::ZERO } else { BOUND }));
+            let end = running.end();
+            assert_eq!(end.outcome, Outcome::Cancelled, "round {round}: {end:?}");
+            let pid = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+            assert!(pid.is_none_or(|pid| !alive(pid)), "round {round}");
+            assert!(end.changed || !file.exists(), "round {round}: it ran and says that it did not");
+        }
+    }
+}
+
 #[test]
 fn the_first_signal_is_the_one_that_was_asked_for() {
     for house in House::both() {

@@ -102,6 +102,21 @@ fn a_cancel_before_the_end_of_the_main_process_spares_nobody() {
     }
 }
 
+#[test]
+fn orphans_that_end_while_the_command_runs_are_collected() {
+    let house = House::new();
+    let line =
+        "i=0; while [ $i -lt 300 ]; do (setsid true &); i=$((i+1)); done; echo done; while :; do sleep 0.05; done";
+    let running = house.start(shell(line));
+    running.wait_for_output("done");
+    let shim = running.shim_id();
+    let children = || std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    wait_for("the main process alone", || children().split_whitespace().count() == 1);
+    running.cancel("", Some(Duration::ZERO));
+    let end = running.end();
+    assert_eq!((end.outcome, end.flags.len()), (Outcome::Cancelled, 0));
+}
+
 /// With a wait of half a second in the place of a minute, which only a debug build can be told.
 #[test]
 fn who_writes_on_after_the_longest_wait_is_not_killed_by_a_broken_pipe() {

@@ -1,3 +1,5 @@
+//! Tests of how documents become trees.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use proptest::prelude::*;

@@ -1,5 +1,5 @@
-//! Promise 3 against the zoo: every badly behaved program, cancelled, timed out or ended by itself, on every rung of the
-//! ladder of isolation. What is left is looked for in all of `/proc` by the programs' own marks, never by asking the agent.
+//! Promise 3 against the zoo: every badly behaved program, cancelled, timed out or ended by itself, the worst of them also
+//! while paused and as guards, on every rung of the ladder of isolation. What is left is looked for in all of `/proc` by the programs' own marks, never by asking the agent.
 //!
 //! ```text
 //! animals  who is let out, and how its main process has to end
