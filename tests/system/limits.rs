@@ -10,13 +10,15 @@ use common::config::HumanDuration;
 use common::model::{Phase, StreamName};
 use serde_json::json;
 use testkit::survivors::{self, cgroup_mounts};
-use testkit::{House, HouseOptions, ground, keeper, soon};
+use testkit::{House, HouseOptions, ground, keeper, soon, wait_for};
 
 const GRACE: HumanDuration = HumanDuration(Duration::from_millis(200));
 /// An agent answers within this time whatever its commands do.
 const ANSWER: Duration = Duration::from_secs(1);
 /// How long a spinner spins while its share is measured: many of the kernel's periods of 100 ms.
 const SPIN: Duration = Duration::from_secs(3);
+/// After it, an agent without work has given back what it gives back.
+const IDLE: Duration = Duration::from_secs(5);
 /// How often it is measured when others keep the processors busy.
 const SPINS: u32 = 5;
 
@@ -270,6 +272,61 @@ async fn a_fork_bomb_hits_its_limit_and_the_agent_answers() -> anyhow::Result<()
         peak.is_none_or(|peak| peak <= u64::from(TASKS) && peak >= u64::from(TASKS) - 5),
         "a peak of {peak:?} tasks"
     );
+    ward.house.close().await
+}
+
+/// A cgroup in the tree of the `pids` controller, for the agent itself; removed at the end.
+struct Room(PathBuf);
+
+impl Room {
+    fn of(pid: u32) -> anyhow::Result<Self> {
+        let tree = cgroup_mounts().into_iter().find(|mount| mount.controllers.iter().any(|name| name == "pids"));
+        let tree = tree.context("no pids controller of version 1")?.path;
+        let room = Self(tree.join(format!("paprika-test-{pid}")));
+        fs::create_dir(&room.0)?;
+        fs::write(room.0.join("cgroup.procs"), pid.to_string())?;
+        Ok(room)
+    }
+
+    fn set(&self, most: &str) -> anyhow::Result<()> {
+        Ok(fs::write(self.0.join("pids.max"), most)?)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // Who is still in it when the test has failed keeps it; without a limit it does no harm.
+        let _ = fs::write(self.0.join("pids.max"), "max");
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_room_for_another_thread_or_process_lives_on() -> anyhow::Result<()> {
+    if !ground::is_root() || !cgroup_mounts().iter().any(|mount| mount.controllers.iter().any(|name| name == "pids")) {
+        let reason = "needs root and the pids controller of version 1";
+        return Ok(ground::not_run(env!("CARGO_TARGET_TMPDIR"), "limits::room", reason)?);
+    }
+    let mut ward = Ward::on("auto").await?;
+    ward.ping().await?;
+    let pid = ward.house.agent("web1")?.pid();
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map(Iterator::count);
+    // An agent that gives threads back has as few as ever after a while; one that keeps them has them.
+    let _ = wait_for(IDLE, "an idle agent", async || Ok((threads()? == 1).then_some(()))).await;
+    let room = Room::of(pid)?;
+    room.set(&threads()?.to_string())?;
+    let command = ward.start(&ward.animal(&["exit", "tag", "-", "4"], LimitsRequest::default())).await?;
+    let held = ward
+        .house
+        .command_when(command.id, "it to wait for room", |command| command.waiting.as_deref() == Some("no_resources"));
+    let held = held.await;
+    ensure!(ward.house.agent("web1")?.status()?.is_none(), "the agent died");
+    held?;
+    ward.ping().await?;
+    room.set("max")?;
+    let command = ward.house.finished(command.id).await?;
+    ensure!(command.exit_code == Some(4), "{command:?}");
+    ensure!(ward.house.agent("web1")?.status()?.is_none(), "the agent died");
     ward.house.close().await
 }
 
