@@ -49,3 +49,16 @@ pub const LOW_ROOM: u64 = 4 * 1024 * 1024;
 pub const ROOM_EACH: Duration = Duration::from_secs(5);
 /// How often the cgroups of commands whose strays were kept are looked at, until all are gone: nothing hurries.
 pub const SWEEP_EACH: Duration = Duration::from_secs(60);
+
+/// A command that has written so much is a flood: from then on its shim stands back behind the work of others.
+pub const FLOOD_BYTES: u64 = 32 * 1024 * 1024;
+/// How far it stands back: it gets about a tenth of what they get of a busy processor.
+pub const FLOOD_NICE: i32 = 10;
+/// Bytes of one command that its shim takes in one of these spans at most once its output is over quota: 256 MiB in a second.
+/// Most of them are thrown away anyway, and at full speed they take the processors from everybody else.
+pub const OVERFLOW_BYTES: u64 = 4 * 1024 * 1024;
+/// The span.
+pub const OVERFLOW_SPAN: Duration = Duration::from_millis(16);
+/// Bytes of one stream that are sent in a second while its command still runs and has long written more than is kept:
+/// more than anybody reads; what the end keeps is sent at full speed.
+pub const OVERFLOW_SENT: u64 = 64 * 1024 * 1024;

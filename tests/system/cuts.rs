@@ -122,8 +122,7 @@ struct Followers {
 impl Followers {
     fn start(house: &House, doors: &Proxy, writers: &[Writer]) -> anyhow::Result<Self> {
         let endpoint = Endpoint::parse(&format!("https://{}", doors.address()))?;
-        let client =
-            Client::new(endpoint.ca_file(house.manager_dir().join("ca/ca.pem")).token(house.token()?))?;
+        let client = Client::new(endpoint.ca_file(house.manager_dir().join("ca/ca.pem")).token(house.token()?))?;
         let tasks = Tasks::new();
         // One place for each: nobody waits to hand in what it heard.
         let (sender, heard) = mpsc::channel(FOLLOWERS);

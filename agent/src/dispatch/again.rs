@@ -61,6 +61,11 @@ impl Dispatcher {
     /// nothing else hurries it.
     pub(super) fn read_later(&mut self, uid: Uid, stream: StreamName, tries: u32) {
         let pause = READ.0.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(READ.1);
+        self.rest(uid, stream, pause);
+    }
+
+    /// A stream is left alone for a while; it counts as being read until then.
+    pub(super) fn rest(&mut self, uid: Uid, stream: StreamName, pause: Duration) {
         let session = self.session_number();
         self.work.again.reads.push((Instant::now() + pause, session, uid, stream));
     }

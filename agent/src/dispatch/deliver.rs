@@ -1,12 +1,13 @@
 //! Delivery: output in turn, within credit and a bounded queue; results until they are acknowledged.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::crash;
 use common::error::Chain;
 use common::id::Uid;
-use common::limits::MAX_OUTPUT_PAYLOAD;
+use common::limits::{DEFAULT_OUTPUT_QUOTA, MAX_OUTPUT_PAYLOAD};
 use common::link::Lane;
 use common::model::StreamName;
 use common::wire::frame::Body;
@@ -18,6 +19,7 @@ use super::jobs::{self, Read, ReadOrder};
 use super::ship::Want;
 use super::table::{Delivery, Entry, Step};
 use crate::commands::segment::{Piece, StreamReader};
+use crate::limits::OVERFLOW_SENT;
 
 /// Bytes that wait in the writer, at most: enough to keep the wire busy, little enough that credit and lanes decide.
 pub(super) const QUEUE: usize = 512 * 1024;
@@ -149,8 +151,15 @@ impl Dispatcher {
         let Some(live) = self.live.as_mut().filter(|live| live.number == session) else { return };
         live.reading = live.reading.saturating_sub(reserved);
         let Some(entry) = self.table.get_mut(uid) else { return };
+        let mut rest = None;
         match piece {
-            Ok(Piece::Bytes(bytes)) => send(live, entry, uid, stream, from, bytes),
+            Ok(Piece::Bytes(bytes)) => {
+                if from >= DEFAULT_OUTPUT_QUOTA && entry.is_active() {
+                    let nanos = (bytes.len() as u64).saturating_mul(1_000_000_000) / OVERFLOW_SENT;
+                    rest = Some(Duration::from_nanos(nanos));
+                }
+                send(live, entry, uid, stream, from, bytes);
+            }
             Ok(Piece::Gap(size)) => send_gap(live, entry, uid, stream, from, size),
             Ok(Piece::Nothing) => match missing(entry, stream, from) {
                 Some(size) => send_gap(live, entry, uid, stream, from, size),
@@ -178,7 +187,13 @@ impl Dispatcher {
             if self.readers.len() < READERS {
                 self.readers.insert((uid, stream), reader);
             }
-            self.ring(uid, stream);
+            match rest {
+                Some(pause) => {
+                    entry.ship(stream).rest();
+                    self.rest(uid, stream, pause);
+                }
+                None => self.ring(uid, stream),
+            }
         }
     }
 

@@ -98,7 +98,13 @@ impl Ship {
         self.failures
     }
 
-    /// The pause after a failed read is over; `false` when there is none any more.
+    /// Nothing more is read until [`Self::resume`], because enough was sent for now.
+    pub(super) fn rest(&mut self) {
+        self.reading = true;
+        self.paused = true;
+    }
+
+    /// The pause after a failed read, or a rest, is over; `false` when there is none any more.
     pub(super) fn resume(&mut self) -> bool {
         let paused = std::mem::take(&mut self.paused);
         self.reading &= !paused;

@@ -24,6 +24,7 @@ mod script;
 mod users;
 
 mod output;
+mod pace;
 mod prepare;
 mod spawn;
 

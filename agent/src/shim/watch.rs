@@ -27,6 +27,7 @@ use rustix::process::WaitStatus;
 use super::crew::Crew;
 use super::notifier::{Notifier, Teller};
 use super::output::StreamWriter;
+use super::pace::Pace;
 use crate::commands::request::{self, CancelRequest};
 use crate::commands::status::ShimPhase;
 
@@ -66,6 +67,8 @@ pub(super) struct Manners {
     keep_strays: bool,
     /// How long streams may last after the main process when strays are kept.
     stray_drain: Duration,
+    /// Bytes of output that are kept, both streams together.
+    quota: u64,
 }
 
 impl Manners {
@@ -82,7 +85,16 @@ impl Manners {
             stop_only_main: command.stop_only_main,
             keep_strays: command.keep_strays,
             stray_drain: stray_drain(),
+            quota: kept(command).saturating_mul(2),
         }
+    }
+}
+
+/// What is kept of one stream.
+fn kept(command: &Command) -> u64 {
+    match command.limits.as_ref().map_or(0, |limits| limits.output) {
+        0 => limits::DEFAULT_OUTPUT_QUOTA,
+        quota => quota,
     }
 }
 
@@ -148,6 +160,7 @@ pub(super) struct Watch<'a> {
     pauses: Pauses,
     cancels: usize,
     stuck: Vec<i32>,
+    pace: Pace,
     buffer: Vec<u8>,
 }
 
@@ -179,6 +192,7 @@ impl<'a> Watch<'a> {
             pauses: Pauses::default(),
             cancels: 0,
             stuck: Vec::new(),
+            pace: Pace::new(manners.quota),
             buffer: vec![0; BUFFER],
         }
     }
@@ -263,6 +277,7 @@ impl<'a> Watch<'a> {
                     Ok(got) => {
                         tap.writer.write(self.buffer.get(..got).unwrap_or_default(), now);
                         self.notifier.want();
+                        self.pace.took(got, now);
                     }
                     Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                     Err(_) => tap.pipe = None,
@@ -282,7 +297,10 @@ impl<'a> Watch<'a> {
         let [out, err] = &self.taps;
         let mut fds =
             vec![PollFd::new(self.wake, PollFlags::IN), PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN)];
-        for pipe in [&out.pipe, &err.pipe].into_iter().flatten() {
+        // Resting: the pipes fill, and who writes into them waits.
+        let rests = self.pace.rests_until(Instant::now()).is_some();
+        let open = |pipe: &Option<OwnedFd>| pipe.is_some() && !rests;
+        for pipe in [&out.pipe, &err.pipe].into_iter().flatten().filter(|_| !rests) {
             fds.push(PollFd::new(pipe, PollFlags::IN));
         }
         match poll(&mut fds, timeout.as_ref()) {
@@ -292,7 +310,7 @@ impl<'a> Watch<'a> {
         let mut found = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || found.next().unwrap_or(false);
         let (wake, children) = (next(), next());
-        let taps = [out.pipe.is_some() && next(), err.pipe.is_some() && next()];
+        let taps = [open(&out.pipe) && next(), open(&err.pipe) && next()];
         Ok(Ready { wake, children, taps })
     }
 
@@ -303,7 +321,8 @@ impl<'a> Watch<'a> {
             Stage::Killing { again, .. } => Some(again),
             Stage::Lingering { until } | Stage::Draining { until } => Some(until),
         };
-        let others = [self.timeout_at(), self.pauses.look_at, self.notifier.due(), self.teller.due()];
+        let rest = self.pace.rests_until(Instant::now());
+        let others = [self.timeout_at(), self.pauses.look_at, self.notifier.due(), self.teller.due(), rest];
         others.into_iter().chain([stage]).flatten().min()
     }
 

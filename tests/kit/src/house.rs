@@ -240,7 +240,7 @@ impl House {
             options.open(folder.join(file))?.write_all(text.as_bytes())?;
         }
         let manager = self.proxy.as_ref().map_or(self.link, Proxy::address).to_string();
-        let config = agent_yml(&folder, &self.state_dir(agent), &manager, &self.options.cgroup);
+        let config = agent_yml(&folder, &self.state_dir(agent), &manager, &self.options);
         fs::write(folder.join("agent.yml"), config)?;
         self.agents.entry(agent.to_owned()).or_default();
         Ok(())

@@ -20,6 +20,8 @@ pub struct HouseOptions {
     pub agent_env: Vec<(String, String)>,
     /// Where the agents make cgroups, as in their configuration.
     pub cgroup: String,
+    /// Commands that each agent runs at once; as many as it will when absent.
+    pub max_running: Option<u32>,
     /// Where the manager keeps its files; inside the house's own folder when absent.
     pub manager_dir: Option<PathBuf>,
     /// Where agents keep theirs; inside the house's own folder when absent.
@@ -39,6 +41,7 @@ impl HouseOptions {
             manager_env: Vec::new(),
             agent_env: Vec::new(),
             cgroup: "auto".to_owned(),
+            max_running: None,
             manager_dir: None,
             state_dirs: BTreeMap::new(),
             proxy: false,
@@ -71,9 +74,14 @@ pub(crate) fn manager_yml(dir: &Path, api: u16, link: u16, advertise: &str, hear
 }
 
 /// An agent's configuration file; certificate, key and CA lie beside it.
-pub(crate) fn agent_yml(folder: &Path, state_dir: &Path, manager: &str, cgroup: &str) -> String {
+pub(crate) fn agent_yml(folder: &Path, state_dir: &Path, manager: &str, options: &HouseOptions) -> String {
+    let HouseOptions { cgroup, max_running, .. } = options;
     let mut text =
         format!("managers: ['{manager}']\nstate_dir: {}\ncgroup: {cgroup}\nlog: debug\n", state_dir.display());
+    if let Some(places) = max_running {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "max_running: {places}");
+    }
     for key in ["cert", "key", "ca"] {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{key}: {}", folder.join(format!("{key}.pem")).display());

@@ -5,8 +5,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use api::client::Client;
+use api::client::{Client, ClientError};
 use api::commands::{CancelRequest, CommandRequest};
+use common::config::HumanDuration;
 use common::model::{Phase, StreamName};
 use common::shutdown::{Shutdown, Tasks};
 use testkit::checker::{Interruptions, Witness, breaches};
@@ -19,8 +20,14 @@ use tokio::time::{Instant, sleep};
 pub(super) const CALM: Duration = Duration::from_secs(90);
 /// Fewer accepted commands than this are no load.
 const LEAST: usize = 100;
-/// Commands that are under way at the same time.
-const OPEN: usize = 6;
+/// Commands that are under way at the same time: more than the agents of a storm run at once, so that some wait.
+const OPEN: usize = 16;
+/// Places of each agent.
+pub(super) const PLACES: u32 = 2;
+/// Commands that were asked to hold and not yet to go on.
+const PAUSED: usize = 2;
+/// What is valid for this long may expire while it waits for a place.
+const BRIEF: HumanDuration = HumanDuration(Duration::from_millis(300));
 /// Between two looks at what is under way.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -62,20 +69,25 @@ impl Load {
     }
 }
 
-/// One caller: starts commands, cancels some, keeps a number of them under way.
+/// One caller: starts commands, cancels some, pauses some, lets some expire, keeps a number of them under way.
 ///
 /// The client repeats what it got no answer to under the same idempotency key, so what was accepted is known here.
 async fn ask(client: Client, template: CommandRequest, effects: Effects, agents: &[&str], stop: Shutdown) -> Asked {
     let mut asked = Asked { effects, accepted: BTreeMap::new(), unsure: BTreeSet::new() };
-    let (mut open, mut number) = (Vec::new(), 0_usize);
+    let (mut open, mut paused, mut number) = (Vec::new(), Vec::new(), 0_usize);
     while !stop.is_requested() {
         if open.len() < OPEN {
             number += 1;
             let tag = format!("t{number}");
             let bytes = 1 + number * 977 % 90_000;
-            let pause = if number.is_multiple_of(5) { "sleep 0.4; " } else { "" };
+            let pause = if number.is_multiple_of(2) { "sleep 0.3; " } else { "" };
             let line = format!("{}; head -c {bytes} /dev/zero; {pause}:", asked.effects.line(&tag));
-            let request = CommandRequest { args: serde_json::json!({ "shell": line }), ..template.clone() };
+            let request = CommandRequest {
+                args: serde_json::json!({ "shell": line }),
+                // Some wait longer for their place than they are valid.
+                expires_in: number.is_multiple_of(7).then_some(BRIEF),
+                ..template.clone()
+            };
             let Some(agent) = agents.get(number % agents.len()).and_then(|name| name.parse().ok()) else { break };
             match client.start(&agent, &request).await {
                 Ok(command) => {
@@ -92,7 +104,21 @@ async fn ask(client: Client, template: CommandRequest, effects: Effects, agents:
                     sleep(LOOK * 5).await;
                 }
             }
+            if number.is_multiple_of(4) && paused.len() < PAUSED {
+                // The newest has a chance to be there and not to have ended. A wish that was refused holds nothing.
+                if let Some(id) = open.last().copied() {
+                    let _ = client.pause(id).await;
+                    paused.push(id);
+                }
+            }
         }
+        let mut held = Vec::new();
+        for id in std::mem::take(&mut paused) {
+            if !goes_on(&client, id).await {
+                held.push(id);
+            }
+        }
+        paused = held;
         let mut left = Vec::new();
         for id in std::mem::take(&mut open) {
             if !client.command(id).await.is_ok_and(|command| command.phase.is_final()) {
@@ -104,7 +130,25 @@ async fn ask(client: Client, template: CommandRequest, effects: Effects, agents:
             sleep(LOOK).await;
         }
     }
+    let until = Instant::now() + CALM;
+    while let Some(id) = paused.pop() {
+        // What cannot be freed in this time is not final either, and the rules name it.
+        if !goes_on(&client, id).await && Instant::now() < until {
+            paused.push(id);
+            sleep(LOOK).await;
+        }
+    }
     asked
+}
+
+/// Lets a command go on; `false` when nobody took the wish.
+async fn goes_on(client: &Client, id: u64) -> bool {
+    match client.resume(id).await {
+        Ok(_) => true,
+        // It ended, or it never began to be paused.
+        Err(ClientError::Problem(problem)) => problem.status == 409,
+        Err(_) => false,
+    }
 }
 
 impl Asked {

@@ -13,7 +13,7 @@ use testkit::process::Process;
 use testkit::{House, HouseOptions, wait_for};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::load::{Asked, CALM, Load};
+use super::load::{Asked, CALM, Load, PLACES};
 use super::points::{CRASH, Turns};
 
 /// Kills of managers and agents in one run.
@@ -120,7 +120,9 @@ impl Storm {
 async fn two_hundred_kills_of_managers_and_agents_lose_repeat_and_interrupt_nothing() -> anyhow::Result<()> {
     let kills = std::env::var(ASKED).ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS).max(KILLS);
     let limit = STORM * u32::try_from(kills.div_ceil(KILLS))?;
-    let house = House::start(HouseOptions::new(env!("CARGO_BIN_EXE_paprika")).agents(&AGENTS)).await?;
+    let mut options = HouseOptions::new(env!("CARGO_BIN_EXE_paprika")).agents(&AGENTS);
+    options.max_running = Some(PLACES);
+    let house = House::start(options).await?;
     let load = Load::start(&house, &AGENTS)?;
     let (manager, agent) = (Turns::new("manager.", &[])?, Turns::new("agent.", &RARE)?);
     let mut storm = Storm { house, manager, agent, armed: BTreeMap::new(), kills: 0 };

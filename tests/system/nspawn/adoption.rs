@@ -71,6 +71,7 @@ fn everybody_has_their_share(guest: &Guest) {
     }
     let score = |pid: &str| guest.must(&format!("cat /proc/{pid}/oom_score_adj")).trim().to_owned();
     assert_eq!(score(&agent), "-900", "the agent");
-    let shims = guest.must("paprika run host1 --shell 'for p in $(pgrep -f [s]him./var/lib); do cat /proc/$p/oom_score_adj; done'");
+    let shims = guest
+        .must("paprika run host1 --shell 'for p in $(pgrep -f [s]him./var/lib); do cat /proc/$p/oom_score_adj; done'");
     assert!(!shims.trim().is_empty() && shims.lines().all(|score| score == "-900"), "shims: {shims:?}");
 }

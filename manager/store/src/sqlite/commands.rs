@@ -1,20 +1,14 @@
-//! Commands as operators see them: one, many, how many, and the wish to stop one.
-
-use std::time::Duration;
+//! Commands as operators see them: one, many, how many, and what was reported too late.
 
 use common::id::{CommandId, Name, Uid};
-use common::model::Phase;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
-use super::codes::{int, json, limit as sql_limit, phase_code, phase_of, uint};
+use super::codes::{int, limit as sql_limit, phase_code, phase_of, uint};
 use super::database::Database;
-use super::moves::{self, Standing};
 use super::rows::{self, COLUMNS, TABLES};
-use super::writer::Tx;
-use super::{audit, events};
 use crate::error::StoreError;
-use crate::types::{Actor, Cancel, CancelAnswer, Command, CommandFilter, CommandPage, Evidence, Millis, PhaseCounts};
+use crate::types::{Command, CommandFilter, CommandPage, Evidence, PhaseCounts};
 
 /// Characters of requests and ends in one page of a list: a thousand usual ones, or eight of the largest that fit into
 /// a frame. Whoever lists goes on behind the cursor, so a caller cannot make the manager hold gigabytes.
@@ -48,22 +42,6 @@ impl Database {
                 counts.push((phase_of(row.get(0)?)?, uint(row.get(1)?)));
             }
             Ok(counts)
-        })
-        .await
-    }
-
-    /// Stops a command, or records the wish.
-    pub(crate) async fn cancel(
-        &self,
-        id: CommandId,
-        wish: Cancel,
-        actor: &Actor,
-        now: Millis,
-    ) -> Result<CancelAnswer, StoreError> {
-        let actor = actor.clone();
-        self.write(move |tx| {
-            let standing = moves::by_id(tx.connection(), id)?.ok_or_else(|| StoreError::not_found("command", id))?;
-            cancel(tx, standing, wish, &actor, now)
         })
         .await
     }
@@ -164,45 +142,4 @@ fn matching(connection: &Connection, filter: &CommandFilter, agent: Option<i64>)
         .prepare_cached(&format!("SELECT c.id FROM commands c WHERE {conditions} ORDER BY c.id DESC LIMIT ?{limit}"))?;
     let ids = statement.query_map(params_from_iter(values), |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
-}
-
-fn cancel(
-    tx: &Tx<'_>,
-    mut standing: Standing,
-    wish: Cancel,
-    actor: &Actor,
-    now: Millis,
-) -> Result<CancelAnswer, StoreError> {
-    if standing.phase.is_final() {
-        return Ok(CancelAnswer::AlreadyFinal(standing.phase));
-    }
-    // The first wish stands; a later one can only make it more urgent.
-    let (wish, again) = match standing.cancel.take() {
-        Some(first) if more_urgent(wish.grace, first.grace) => (Cancel { grace: wish.grace, ..first }, true),
-        Some(_) => return Ok(CancelAnswer::Pending { phase: standing.phase, again: true }),
-        None => (wish, false),
-    };
-    // Also kept for a command that ends here: should its agent know it after all, it is told to stop.
-    // Whoever is to stop is not told to pause any more; a wish that was not heard is forgotten.
-    tx.prepare(
-        "UPDATE commands SET cancel = ?2, cancel_epoch = 0, cancel_sent_at = 0,
-             pause = CASE WHEN pause_due IS NULL THEN pause END, pause_due = NULL
-         WHERE id = ?1",
-    )?
-    .execute(params![int(standing.id.0, "id")?, json(&wish)?])?;
-    let details = serde_json::json!({ "phase": standing.phase, "reason": wish.reason }).to_string();
-    audit::done(tx, actor, "command.cancel", &standing.id.to_string(), &details, now)?;
-    if standing.phase == Phase::Queued {
-        moves::cancel_queued(tx, &mut standing, &wish.by, wish.reason.as_deref(), now)?;
-        return Ok(CancelAnswer::Done);
-    }
-    let subject = events::Subject { agent: Some(standing.agent_name.as_str()), command: Some(standing.id) };
-    events::add(tx, now, "command.cancel_pending", subject, &details)?;
-    Ok(CancelAnswer::Pending { phase: standing.phase, again })
-}
-
-/// A named grace that is shorter than the one before, or than the agent's default.
-fn more_urgent(new: Option<Duration>, old: Option<Duration>) -> bool {
-    let default = common::limits::DEFAULT_GRACE;
-    new.is_some_and(|new| new < old.unwrap_or(default))
 }

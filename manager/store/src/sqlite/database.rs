@@ -228,6 +228,8 @@ struct OutputSeal {
 
 impl Seal for OutputSeal {
     const POINTS: (&'static str, &'static str) = ("manager.output.commit.before", "manager.output.commit.after");
+    /// Bytes wait for submits and results, never the other way round.
+    const NICE: i32 = 5;
 
     fn prepare(&mut self, connection: &Connection, sync: bool) -> rusqlite::Result<()> {
         // The setting cannot change inside a transaction. A connection that was opened anew starts at NORMAL, so the

@@ -96,6 +96,8 @@ impl Tx<'_> {
 pub(super) trait Seal: Send + 'static {
     /// Names of the crash points around a commit.
     const POINTS: (&'static str, &'static str);
+    /// How far the thread stands back behind the others of this process.
+    const NICE: i32 = 0;
     /// Runs before `BEGIN`.
     fn prepare(&mut self, _connection: &Connection, _sync: bool) -> rusqlite::Result<()> {
         Ok(())
@@ -274,6 +276,10 @@ struct Thread<S> {
 
 impl<S: Seal> Thread<S> {
     fn run(mut self) {
+        if S::NICE > 0 {
+            // On Linux this is the thread's own. Where it is refused, everything is as it was.
+            let _ = rustix::process::nice(S::NICE);
+        }
         let mut closing = false;
         while !closing {
             let Some(Message::Job(first)) = self.receiver.blocking_recv() else { break };

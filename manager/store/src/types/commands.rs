@@ -56,8 +56,14 @@ pub struct Cancel {
     pub by: Actor,
     pub reason: Option<String>,
     pub at: Millis,
-    /// `None`: the agent's default.
+    /// `None`: the command's own, else the agent's default.
     pub grace: Option<Duration>,
+    /// When the command began to stop because of it, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Millis>,
+    /// Keys of the calls that brought it, newest last: the same call once more is no second wish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
 }
 
 /// What `cancel` found.
