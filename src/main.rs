@@ -52,8 +52,8 @@ fn main() -> ExitCode {
     let Paprika { globals, verb } = match Paprika::try_parse() {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help goes to stdout with code 0, mistakes to stderr with code 2; without a reader there is no one to tell.
-            let _ = error.print();
+            // Help goes to stdout with code 0, mistakes to stderr with code 2.
+            cli::usage::tell(&error, &args);
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };

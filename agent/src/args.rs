@@ -6,26 +6,21 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use common::config::ConfigError;
 use common::error::Chain;
 use common::shutdown::Shutdown;
 use common::telemetry::{self, LogLevel};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
-use crate::config::{AgentConfig, InvalidConfig};
+use crate::config::{AgentConfig, DEFAULT_FILE, InvalidConfig};
+use crate::limits::{FILE_THREAD_KEPT, FILE_THREADS, LAST_READS};
 
-/// Where the configuration is when nobody says.
-const CONFIG: &str = "/etc/paprika/agent/agent.yml";
-/// Threads for file work: more would not make one disk faster, and each costs memory.
-const FILE_THREADS: usize = 4;
-/// An idle agent gives its threads back after this.
-const FILE_THREAD_IDLE: Duration = Duration::from_secs(2);
-/// Usage errors of the command line.
-const USAGE: u8 = 2;
+/// Usage errors of every command line of the agent.
+pub(crate) const USAGE: u8 = 2;
 
 /// Keeps this host connected to its managers and runs what they ask for.
 #[derive(Debug, Parser)]
@@ -38,7 +33,7 @@ const USAGE: u8 = 2;
 )]
 struct Args {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
     /// A manager's address instead of those in the file; may be repeated.
     #[arg(long, value_name = "HOST:PORT")]
@@ -63,6 +58,8 @@ enum StartError {
     Invalid(#[source] InvalidConfig),
     #[error("the runtime cannot be made")]
     Runtime(#[source] std::io::Error),
+    #[error("the host cannot make a thread for file work")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Runs `paprika-agent ARGS…`; `prefix` are the words that lead to it in the running program, such as `agent`.
@@ -105,16 +102,30 @@ fn start(args: Args, prefix: Vec<OsString>) -> Result<ExitCode, StartError> {
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::init(config.log);
+    let runtime = runtime()?;
+    let code = runtime.block_on(serve(config));
+    // A read that hangs on a dead disk must not keep the process.
+    runtime.shutdown_timeout(LAST_READS);
+    Ok(code)
+}
+
+/// The runtime, with a thread for file work that never goes away.
+///
+/// While the host can make no thread, work for the pool waits for a thread of it; where there is none, the runtime
+/// panics. So there is one from the beginning, and none is ever given back.
+fn runtime() -> Result<Runtime, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(FILE_THREADS)
-        .thread_keep_alive(FILE_THREAD_IDLE)
+        .thread_keep_alive(FILE_THREAD_KEPT)
         .build()
         .map_err(StartError::Runtime)?;
-    let code = runtime.block_on(serve(config));
-    // A read that hangs on a dead disk must not keep the process.
-    runtime.shutdown_timeout(FILE_THREAD_IDLE);
-    Ok(code)
+    // The first one is made by hand: on a host without room for it this is an error with a name, and no panic.
+    let probe = std::thread::Builder::new().spawn(|| ()).map_err(StartError::Thread)?;
+    // It does nothing that could panic.
+    let _ = probe.join();
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
 }
 
 async fn serve(config: AgentConfig) -> ExitCode {

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::limits;
 use crate::shim::Base;
 
+/// Where the configuration is when nobody says.
+pub const DEFAULT_FILE: &str = "/etc/paprika/agent/agent.yml";
 /// Port of a manager's link when an address names none (protocol R-TLS-1).
 pub const LINK_PORT: u16 = 7051;
 

@@ -22,34 +22,55 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 
+use crate::args::USAGE;
 use crate::commands::accept::WAKE;
 use crate::commands::layout;
 use crate::commands::request::{self, CancelRequest};
-use crate::config::{AgentConfig, default_state_dir};
+use crate::config::{AgentConfig, DEFAULT_FILE, default_state_dir};
+use crate::limits::{END_WITHIN, SHUTDOWN_GRACE, SYSTEMD_ANSWERS};
 use crate::shim::ask::{ask, wait};
 
-/// How long systemd may take to say whether the machine goes down. Asked while it stops everything at once.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// From TERM to kill for what runs when the machine goes down: the usual grace, whatever a command was given.
-const GRACE: Duration = Duration::from_secs(10);
-/// All in all, with time to write the ends. The unit's `TimeoutStopSec` must be longer, with [`ANSWER_WITHIN`] on top.
-pub const END_WITHIN: Duration = Duration::from_secs(20);
 /// Who asked, as it stands in the ends.
 const BY: &str = "host";
 const REASON: &str = "the machine shuts down";
-/// Usage errors of the command line.
-const USAGE: u8 = 2;
 
 /// Holds the cgroup of the commands until it is told to go; ends them when the machine shuts down.
 #[derive(Debug, Parser)]
 #[command(name = "paprika-agent hold", disable_help_subcommand = true)]
 struct Args {
     /// The agent's configuration file: names the state directory.
-    #[arg(long, value_name = "FILE", default_value = "/etc/paprika/agent/agent.yml")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
     /// The agent's state directory instead of the one in the file.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+}
+
+/// Why the cgroup is not held.
+#[derive(Debug, thiserror::Error)]
+enum HoldError {
+    #[error("the signals that end the holder cannot be listened for")]
+    Signals(#[source] nix::Error),
+    #[error("the cgroup of this process is not known")]
+    Group(#[source] io::Error),
+    #[error("the cgroup {path} cannot be made")]
+    Leaf {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("this process cannot enter the cgroup through {path}")]
+    Join {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("systemd cannot be told ({step})")]
+    Notify {
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Holds the cgroup until TERM or INT.
@@ -66,7 +87,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
     match hold(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&error.to_string());
+            say(&Chain(&error).to_string());
             ExitCode::FAILURE
         }
     }
@@ -77,23 +98,16 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "paprika-agent hold: {text}");
 }
 
-fn hold(args: &Args) -> io::Result<()> {
+fn hold(args: &Args) -> Result<(), HoldError> {
     let mut wanted = SigSet::empty();
     wanted.add(Signal::SIGTERM);
     wanted.add(Signal::SIGINT);
     // Blocked before READY: a TERM that comes at once is not lost.
-    wanted.thread_block()?;
-    let group = own_cgroup()?;
-    let leaf = group.join("hold");
-    fs::create_dir_all(&leaf)?;
-    fs::write(leaf.join("cgroup.procs"), "0")?;
-    for controller in ["cpu", "memory", "pids", "io"] {
-        // What is not delegated cannot be handed on; limits then say so.
-        drop(fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")));
-    }
-    sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
-    wanted.wait()?;
-    sd_notify::notify(&[sd_notify::NotifyState::Stopping])?;
+    wanted.thread_block().map_err(HoldError::Signals)?;
+    enter(&own_cgroup().map_err(HoldError::Group)?)?;
+    tell("READY", sd_notify::NotifyState::Ready)?;
+    wanted.wait().map_err(HoldError::Signals)?;
+    tell("STOPPING", sd_notify::NotifyState::Stopping)?;
     // A restart of this unit, or its end by hand, is nobody's reason to end a command.
     if machine_goes_down("systemctl") {
         let left = end_commands(&state_dir(args), END_WITHIN);
@@ -102,6 +116,23 @@ fn hold(args: &Args) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Moves this process into a leaf of its cgroup and hands the controllers on.
+fn enter(group: &Path) -> Result<(), HoldError> {
+    let leaf = group.join("hold");
+    fs::create_dir_all(&leaf).map_err(|source| HoldError::Leaf { path: leaf.clone(), source })?;
+    let procs = leaf.join("cgroup.procs");
+    fs::write(&procs, "0").map_err(|source| HoldError::Join { path: procs, source })?;
+    for controller in ["cpu", "memory", "pids", "io"] {
+        // What is not delegated cannot be handed on; limits then say so.
+        drop(fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")));
+    }
+    Ok(())
+}
+
+fn tell(step: &'static str, news: sd_notify::NotifyState<'_>) -> Result<(), HoldError> {
+    sd_notify::notify(&[news]).map_err(|source| HoldError::Notify { step, source })
 }
 
 /// Where the commands are. Read when it is needed: the holder may have begun before the configuration was there.
@@ -122,7 +153,7 @@ fn state_dir(args: &Args) -> PathBuf {
 /// Asks systemd whether everything is being stopped. Without a clear answer nothing is ended: the commands are then
 /// interrupted by the shutdown, which is what the next boot reports.
 fn machine_goes_down(systemctl: &str) -> bool {
-    match ask(systemctl, &["is-system-running"], ANSWER_WITHIN) {
+    match ask(systemctl, &["is-system-running"], SYSTEMD_ANSWERS) {
         Ok((_, answer)) => answer.trim() == "stopping",
         Err(error) => {
             say(&format!("{systemctl} does not say whether the machine goes down: {error}"));
@@ -139,8 +170,11 @@ pub fn end_commands(state_dir: &Path, within: Duration) -> Vec<Uid> {
     // What is left then is killed, and its end is written in the last quarter.
     let patience = deadline - within / 4;
     let mut running = running(state_dir);
-    let first =
-        CancelRequest { by: BY.to_owned(), reason: REASON.to_owned(), grace_ms: u64::try_from(GRACE.as_millis()).ok() };
+    let first = CancelRequest {
+        by: BY.to_owned(),
+        reason: REASON.to_owned(),
+        grace_ms: u64::try_from(SHUTDOWN_GRACE.as_millis()).ok(),
+    };
     for command in &running {
         // Somebody else's request has its own grace, as long as there is time for it.
         if request::cancels(&command.dir).is_empty() {

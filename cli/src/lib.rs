@@ -10,6 +10,7 @@
 //! agents.
 
 pub mod process;
+pub mod usage;
 
 mod args;
 mod commands;

@@ -34,3 +34,4 @@ pub mod escape;
 pub mod shutdown;
 pub mod suggest;
 pub mod telemetry;
+pub mod user;

@@ -90,8 +90,10 @@ pub const MAX_ENV_BYTES: usize = 128 * 1024;
 pub const DEFAULT_OUTPUT_QUOTA: u64 = 256 * 1024 * 1024;
 /// Smallest quota: below it head and tail would be no use to anybody.
 pub const MIN_OUTPUT_QUOTA: u64 = 512 * 1024;
-/// What a quota never takes from the beginning of a stream; less where the quota is small.
+/// What a quota never takes from the beginning of a stream; less where the quota is small ([`output_head`]).
 pub const OUTPUT_HEAD: u64 = 10 * 1024 * 1024;
+/// The head is at most this part of the quota: the end of a stream mostly says more than its beginning.
+pub const OUTPUT_HEAD_SHARE: u64 = 8;
 /// Words in `Command.needs`: one for each optional behaviour, with room.
 pub const MAX_NEEDS: usize = 16;
 /// Range of `Command.nice`, as the kernel has it.
@@ -104,3 +106,26 @@ pub const MAX_UMASK: u32 = 0o777;
 pub const MAX_SIGNAL: u32 = 64;
 /// How long streams that strays hold open may last after the main process when strays are kept.
 pub const STRAY_DRAIN: Duration = Duration::from_secs(60);
+
+/// How much of the beginning of a stream a quota never takes. Agent and manager keep by this one rule, so that what a
+/// host kept is not cut differently afterwards.
+#[must_use]
+pub const fn output_head(quota: u64) -> u64 {
+    let share = quota / OUTPUT_HEAD_SHARE;
+    if share < OUTPUT_HEAD { share } else { OUTPUT_HEAD }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_head_is_kept_from_a_quota_of_eight_heads_on_and_a_share_below() {
+        let edge = OUTPUT_HEAD * OUTPUT_HEAD_SHARE;
+        assert_eq!(edge, 80 * 1024 * 1024);
+        assert_eq!(output_head(edge - OUTPUT_HEAD_SHARE), OUTPUT_HEAD - 1);
+        assert_eq!(output_head(edge), OUTPUT_HEAD);
+        assert_eq!(output_head(u64::MAX), OUTPUT_HEAD);
+        assert_eq!(output_head(MIN_OUTPUT_QUOTA), 64 * 1024);
+    }
+}

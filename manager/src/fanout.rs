@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use common::crash;
 use common::error::Chain;
@@ -18,15 +17,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::limits::{AGENTS_AT_ONCE, DUE_AT_ONCE, DUE_POLL};
 use crate::registry::Places;
 use crate::service::Service;
-
-/// Agents that are looked after at the same time: fills the store's grouped commits without filling its queue.
-const AT_ONCE: usize = 128;
-/// Rows of one agent that are taken at once: half of what a session can hold.
-const BATCH: usize = 64;
-/// How often everything due is looked for without being woken.
-const POLL: Duration = Duration::from_secs(2);
 
 /// Wakes the fanout. It holds each name at most once, so it never grows beyond the fleet.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +65,7 @@ impl Wake {
 pub async fn run(service: Service, shutdown: Shutdown) {
     let mut fanout =
         Fanout { service, asked: Vec::new(), again: HashSet::new(), busy: HashSet::new(), rounds: JoinSet::new() };
-    let mut poll = interval(POLL);
+    let mut poll = interval(DUE_POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let wake = fanout.service.wake().clone();
@@ -120,7 +113,7 @@ impl Fanout {
     }
 
     fn start(&mut self) {
-        while self.rounds.len() < AT_ONCE {
+        while self.rounds.len() < AGENTS_AT_ONCE {
             let Some(name) = self.asked.pop() else { return };
             let service = self.service.clone();
             self.rounds.spawn(async move {
@@ -151,11 +144,11 @@ async fn round(service: &Service, name: &Name) {
         let Some(handle) = service.registry().handle(name).filter(|handle| handle.reconciled()) else {
             return;
         };
-        let mut places = handle.reserve(BATCH);
+        let mut places = handle.reserve(DUE_AT_ONCE);
         if places.is_empty() {
             handle.set_starved();
             // The session may have made room between the look and the record.
-            places = handle.reserve(BATCH);
+            places = handle.reserve(DUE_AT_ONCE);
             if places.is_empty() {
                 return;
             }

@@ -11,6 +11,7 @@
 //! meet only in the store.
 
 pub mod config;
+mod limits;
 
 pub mod app;
 pub mod cli;

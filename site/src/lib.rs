@@ -1,12 +1,12 @@
 //! The site language: what operators write about their fleet, read with positions and without mercy for mistakes.
 //!
 //! ```text
-//! folder or push ──► source (bytes) ──► yaml (tree with positions) ──► agents, groups, roles … ──► Site ──► revision
+//! folder or push ──► source (bytes) ──► yaml (tree with positions) ──► agents, groups, roles … ──► Site
 //!                                             │                              │
 //!                                             └──────── problem ◄────────────┘   file:line:column, path, hint
 //! ```
-//! Pure apart from [`folder`]: no sockets, no store, no clock. The manager serves what is loaded here; the command line
-//! checks with the same code.
+//! Pure apart from [`folder`]: no sockets, no store, no clock. Made for the manager, which is to serve what is loaded here,
+//! and the command line, which is to check with the same code; no package uses it yet.
 
 pub mod limits;
 pub mod problem;

@@ -189,7 +189,8 @@ fn is_about(name: &str) -> bool {
     name == "README" || name == "LICENSE" || name.ends_with(".md") || name.ends_with(".txt")
 }
 
-/// A right on a group that nobody can be in is a typing mistake, and one that shows only when somebody is refused.
+/// A right on a group whose name is nearly that of another is a typing mistake, and one that shows only when somebody is
+/// refused. A group that `groups.yml` does not name is none by itself: enrolment gives groups too.
 fn known_groups(groups: &Groups, roles: &Roles, problems: &mut Problems) {
     let names: Vec<_> = groups.names().into_iter().map(|(name, _)| name.as_str()).collect();
     for (role, rule) in roles.all_rules() {
@@ -254,6 +255,21 @@ mod tests {
         agents.yml:1:8: web1: there is no key alowed_ips here; did you mean allowed_ips?
         groups.yml:1:7: this is not YAML: unclosed bracket '['
         ");
+    }
+
+    #[test]
+    fn a_right_on_a_misspelt_group_is_found_and_one_that_only_enrolment_gives_is_none() {
+        let roles = |group: &str| format!("roles: {{r: [{{may: [command.read], on: '@{group}'}}]}}\n");
+        let load = |group: &str| Site::load(tree(&[("groups.yml", "web1: [web]\n"), ("roles.yml", &roles(group))]));
+        let problems = load("wbe").unwrap_err();
+        insta::assert_snapshot!(
+            problems.to_string(),
+            @"roles.yml:1:13: roles.r: groups.yml names no group wbe; did you mean web?"
+        );
+        assert!(load("web").is_ok());
+        assert!(load("canary").is_ok(), "enrolment may give it");
+        let unnamed = Site::load(tree(&[("groups.yml", "{}\n"), ("roles.yml", &roles("wbe"))]));
+        assert!(unnamed.is_ok(), "nothing is near it");
     }
 
     #[test]

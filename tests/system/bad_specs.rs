@@ -127,7 +127,10 @@ async fn what_only_the_host_can_know_ends_with_a_typed_error() -> anyhow::Result
         let error = ended.error.clone().with_context(|| format!("{shown}: {ended:?}"))?;
         ensure!(ended.phase == Phase::Failed, "{shown}: {ended:?}");
         ensure!(error.code == code && error.text.contains(said), "{shown}: {error:?}");
-        ensure!(ended.exit_code.is_none() && ended.signal.is_none() && ended.changed == Some(false), "{shown}: {ended:?}");
+        ensure!(
+            ended.exit_code.is_none() && ended.signal.is_none() && ended.changed == Some(false),
+            "{shown}: {ended:?}"
+        );
     }
     house.no_survivors().await?;
     house.close().await

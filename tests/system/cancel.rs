@@ -18,6 +18,8 @@ use testkit::{House, HouseOptions, soon, web};
 const TREE: &str = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; (setsid sleep 1000 &); sleep 1000' &); \
                     (sh -c '(sleep 1000 &)' &); echo up; while :; do sleep 1000; done";
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
 fn options() -> HouseOptions {
     HouseOptions::new(env!("CARGO_BIN_EXE_paprika"))
 }
@@ -87,6 +89,53 @@ async fn two_cancels_at_once_end_it_once() -> anyhow::Result<()> {
         ensure!(answer.answer != CancelOutcome::Cancelled, "{answer:?}");
     }
     cancelled_once(&house, id, "twice").await?;
+    house.no_survivors().await?;
+    house.close().await
+}
+
+/// Cancelled with an hour to end by itself, of which it makes no use.
+async fn deaf(house: &House) -> anyhow::Result<u64> {
+    let id = tree(house).await?;
+    let patient = CancelRequest { reason: Some("patience".to_owned()), grace: Some(HumanDuration(HOUR)) };
+    house.client().cancel(id, &patient).await?;
+    house.command_when(id, "it to be asked", |command| command.phase == Phase::Stopping).await?;
+    Ok(id)
+}
+
+#[tokio::test]
+async fn a_second_cancel_without_a_grace_ends_it_at_once() -> anyhow::Result<()> {
+    let house = House::start(options().agents(&["web1"])).await?;
+    let id = deaf(&house).await?;
+    let answer = house.client().cancel(id, &CancelRequest::default()).await?;
+    ensure!(answer.answer == CancelOutcome::CancelPending && answer.phase == Phase::Stopping, "{answer:?}");
+    // The first one said why.
+    cancelled_once(&house, id, "patience").await?;
+    house.no_survivors().await?;
+    house.close().await
+}
+
+#[tokio::test]
+async fn the_same_call_twice_and_a_longer_grace_change_nothing() -> anyhow::Result<()> {
+    let house = House::start(options().agents(&["web1"])).await?;
+    let id = tree(&house).await?;
+    let path = format!("/commands/{id}/cancel");
+    let token = format!("Authorization: Bearer {}", house.token()?);
+    let headers = ["Content-Type: application/json", &token, "Idempotency-Key: one"];
+    let keyed = async |body: &str| web::call_with(&house, "POST", &path, &headers, body.as_bytes()).await;
+    for _ in 0..2 {
+        ensure!(keyed(r#"{"grace": "1h", "reason": "patience"}"#).await?.status == 202);
+    }
+    house.command_when(id, "it to be asked", |command| command.phase == Phase::Stopping).await?;
+    ensure!(keyed("{}").await?.status == 202, "a repeat of the key");
+    ensure!(web::call(&house, "POST", &path, br#"{"grace": "1h"}"#).await?.status == 202);
+    // Whatever the agent is told it is told before this ends.
+    let later = house.shell("web1", "true").await?.id;
+    house.finished(later).await?;
+    ensure!(house.client().command(id).await?.phase == Phase::Stopping);
+    ensure!(survivors::marked(house.mark()).len() >= 5);
+    // Now somebody names less than is left.
+    house.client().cancel(id, &because("hurry")).await?;
+    cancelled_once(&house, id, "patience").await?;
     house.no_survivors().await?;
     house.close().await
 }

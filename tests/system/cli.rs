@@ -55,6 +55,10 @@ fn failures_are_documents_where_results_are() {
     let out = house.paprika(&["run", "dev-1", "-o", "json", "--env", "K=1", "--env", "K=2", "--", "true"]);
     let problem: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
     assert_eq!((&problem["code"], out.status.code()), (&"usage".into(), Some(125)), "{problem}");
+    let out = house.paprika(&["show", "x", "-o", "json"]);
+    let problem: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!((&problem["code"], out.status.code()), (&"usage".into(), Some(2)), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("an id is a number"), "{problem}");
 }
 
 #[test]

@@ -7,9 +7,9 @@
 
 mod adoption;
 mod bad_specs;
+mod burst;
 mod cancel;
 mod cli;
-mod burst;
 mod clock;
 mod crash;
 mod curl;
@@ -17,6 +17,7 @@ mod cuts;
 mod dev;
 mod disk_full;
 mod examples;
+mod execution;
 mod facts;
 mod flood;
 mod house;

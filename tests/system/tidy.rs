@@ -207,6 +207,25 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn the_architecture_page_names_files_that_are_there() {
+    let files = tracked_files();
+    let page = fs::read_to_string(root().join("docs/architecture.md")).expect("the page is UTF-8");
+    let mut seen = 0;
+    let mut offenders = Vec::new();
+    for (at, line) in page.lines().enumerate() {
+        // The text between backticks; a path may begin at any folder, where the sentence says which.
+        for word in line.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs")) {
+            seen += 1;
+            if !files.iter().any(|name| name == word || name.ends_with(&format!("/{word}"))) {
+                offenders.push(format!("docs/architecture.md:{}: {word}", at + 1));
+            }
+        }
+    }
+    assert!(seen > 20, "the page names {seen} files: is it still read right?");
+    report("the walk through the house names files that are there", offenders);
+}
+
+#[test]
 fn dependencies_point_one_way() {
     let metadata = metadata(&["--no-deps"]);
     let rules: BTreeMap<&str, &[&str]> = MAY_USE.into_iter().collect();

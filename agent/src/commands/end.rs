@@ -46,7 +46,9 @@ impl Evidence {
     fn text(self) -> &'static str {
         match self {
             Self::Reboot => "the machine was restarted while the command ran",
-            Self::ShimKilled => "the process that watches the command was killed; what it ran was killed after it",
+            Self::ShimKilled => {
+                "the process that watches the command was killed; what was found of it was killed after it"
+            }
             Self::RecordCorrupt => "the record of the command on the agent's disk cannot be read",
         }
     }

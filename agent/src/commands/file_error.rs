@@ -26,8 +26,8 @@ impl FileError {
     /// Tells whether the agent itself lacks something (descriptors, memory), which says nothing about the file.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EINTR, libc::EAGAIN];
-        self.source.raw_os_error().is_some_and(|code| lacking.contains(&code))
+        let passing = [libc::ENOBUFS, libc::EINTR];
+        is_shortage(&self.source) || self.source.raw_os_error().is_some_and(|code| passing.contains(&code))
     }
 
     /// Tells whether the thing was not there.
@@ -40,6 +40,12 @@ impl FileError {
 /// Tells whether a step failed for want of room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Tells whether the host lacks something that others may give back: descriptors, process numbers, memory.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let lacking = [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| lacking.contains(&code))
 }
 
 /// Adds action and path to the result of a step.

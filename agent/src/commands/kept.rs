@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use common::id::Uid;
 
 use super::file_error::{Context, FileError};
+use super::layout::SECTOR;
 use crate::config::Keep;
 
 /// The folder in the state directory.
@@ -36,8 +37,28 @@ struct One {
 pub struct Kept {
     folder: PathBuf,
     keep: Keep,
-    index: Mutex<VecDeque<One>>,
+    index: Mutex<Index>,
     count: AtomicUsize,
+}
+
+/// The oldest first, and what they weigh together: added up anew for each that goes, many would take minutes.
+#[derive(Debug, Default)]
+struct Index {
+    all: VecDeque<One>,
+    bytes: u64,
+}
+
+impl Index {
+    fn push(&mut self, one: One) {
+        self.bytes = self.bytes.saturating_add(one.bytes);
+        self.all.push_back(one);
+    }
+
+    fn pop(&mut self) {
+        if let Some(oldest) = self.all.pop_front() {
+            self.bytes = self.bytes.saturating_sub(oldest.bytes);
+        }
+    }
 }
 
 impl Kept {
@@ -55,7 +76,9 @@ impl Kept {
             }
         }
         found.sort_unstable_by_key(|one| (one.at_ms, one.uid));
-        Ok(Self { folder, keep, count: AtomicUsize::new(found.len()), index: Mutex::new(found.into()) })
+        let mut index = Index::default();
+        found.into_iter().for_each(|one| index.push(one));
+        Ok(Self { folder, keep, count: AtomicUsize::new(index.all.len()), index: Mutex::new(index) })
     }
 
     /// Tells whether anything is to be kept at all; never blocks.
@@ -71,11 +94,11 @@ impl Kept {
     pub fn add(&self, from: &Path, uid: Uid, now_ms: u64) -> Result<(), FileError> {
         let mut index = self.index();
         // Always behind the youngest: a clock that was set back would let the newest go first.
-        let at_ms = index.back().map_or(now_ms, |youngest| now_ms.max(youngest.at_ms.saturating_add(1)));
+        let at_ms = index.all.back().map_or(now_ms, |youngest| now_ms.max(youngest.at_ms.saturating_add(1)));
         let one = One { at_ms, uid, bytes: weigh(from) };
         fs::rename(from, self.path(&one)).context("keep", from)?;
-        index.push_back(one);
-        self.count.store(index.len(), Ordering::Relaxed);
+        index.push(one);
+        self.count.store(index.all.len(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -88,9 +111,7 @@ impl Kept {
         let age_ms = u64::try_from(age.0.as_millis()).unwrap_or(u64::MAX);
         let most = usize::try_from(count).unwrap_or(usize::MAX);
         self.remove_while(|oldest, index| {
-            now_ms.saturating_sub(oldest.at_ms) >= age_ms
-                || index.len() > most
-                || index.iter().map(|one| one.bytes).sum::<u64>() > bytes.0
+            now_ms.saturating_sub(oldest.at_ms) >= age_ms || index.all.len() > most || index.bytes > bytes.0
         })
     }
 
@@ -106,7 +127,7 @@ impl Kept {
     #[must_use]
     pub fn next_due_ms(&self, now_ms: u64) -> Option<u64> {
         let age_ms = u64::try_from(self.keep.age.0.as_millis()).unwrap_or(u64::MAX);
-        self.index().front().map(|oldest| oldest.at_ms.saturating_add(age_ms).saturating_sub(now_ms))
+        self.index().all.front().map(|oldest| oldest.at_ms.saturating_add(age_ms).saturating_sub(now_ms))
     }
 
     /// How many there are; never blocks.
@@ -121,17 +142,17 @@ impl Kept {
         self.len() == 0
     }
 
-    fn remove_while(&self, goes: impl Fn(&One, &VecDeque<One>) -> bool) -> Result<usize, FileError> {
+    fn remove_while(&self, goes: impl Fn(&One, &Index) -> bool) -> Result<usize, FileError> {
         let mut index = self.index();
         let mut gone = 0;
-        while let Some(oldest) = index.front().filter(|oldest| goes(oldest, &index)) {
+        while let Some(oldest) = index.all.front().filter(|oldest| goes(oldest, &index)) {
             let path = self.path(oldest);
             match fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("remove", &path),
                 _ => {}
             }
-            index.pop_front();
-            self.count.store(index.len(), Ordering::Relaxed);
+            index.pop();
+            self.count.store(index.all.len(), Ordering::Relaxed);
             gone += 1;
         }
         Ok(gone)
@@ -141,7 +162,7 @@ impl Kept {
         self.folder.join(format!("{:014}-{}", one.at_ms, one.uid))
     }
 
-    fn index(&self) -> MutexGuard<'_, VecDeque<One>> {
+    fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -155,7 +176,7 @@ pub(crate) fn parse(name: &str) -> Option<(u64, Uid)> {
 /// Bytes of the disk that the files of a directory take.
 fn weigh(dir: &Path) -> u64 {
     let files = fs::read_dir(dir).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks().saturating_mul(512)).sum()
+    files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks().saturating_mul(SECTOR)).sum()
 }
 
 #[cfg(test)]
@@ -242,6 +263,7 @@ mod tests {
         fs::remove_dir_all(one).unwrap();
         assert_eq!(kept.evict_all().unwrap(), 2);
         assert!(kept.is_empty());
+        assert_eq!(kept.index().bytes, 0, "what is gone weighs nothing");
         assert_eq!(kept.next_due_ms(0), None);
     }
 }

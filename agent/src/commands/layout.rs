@@ -32,6 +32,8 @@ const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Folders in the state directory.
 const FOLDERS: [&str; 5] = ["staging", "commands", "tombstones", "kept", "quarantine"];
+/// The unit in which the kernel counts what files take and what processes read and write.
+pub(crate) const SECTOR: u64 = 512;
 /// Bytes of one note in the notify FIFO.
 const NOTE: usize = 16;
 

@@ -29,5 +29,6 @@ mod file_error;
 pub use end::{Evidence, Failure, GapRange, SegmentEnd, StreamEnd};
 pub(crate) use end::{MAX_SEGMENTS, narrow};
 pub use file_error::FileError;
+pub(crate) use file_error::is_shortage;
 pub use layout::{StateDir, StateDirError};
 pub use record::{End, History, RecordError, RecordLock, Spec, Start};

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::id::Uid;
-use common::model::Outcome;
+use common::model::{Flag, Outcome};
 use common::{clock, crash};
 use rustix::process::Pid;
 
@@ -139,10 +139,10 @@ fn interrupted(dir: &Path, base: &Base, uid: Uid, start: &Start) -> Result<End, 
     end.isolation.clone_from(&start.isolation);
     end.streams = segment::survey(dir)?;
     if left.escaped {
-        end.flags.push("escaped".to_owned());
+        end.flags.push(Flag::Escaped.to_string());
     }
     if !left.alive.is_empty() {
-        end.flags.push(format!("alive:{}", left.alive.len()));
+        end.flags.push(Flag::Alive.with_count(left.alive.len()));
         if let Some(error) = &mut end.error {
             error.text.push_str("; ");
             error.text.push_str(&name_survivors(&left.alive));

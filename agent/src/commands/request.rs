@@ -162,12 +162,30 @@ pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
 /// When the FIFO cannot be opened or written for another reason.
 pub fn wake(dir: &Path) -> io::Result<bool> {
     match layout::open_fifo(&dir.join(WAKE), OFlags::WRONLY) {
-        Ok(mut fifo) => match fifo.write(&[1]) {
-            // A full FIFO wakes as well as one more byte would.
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(true),
-        },
+        Ok(fifo) => ring(&fifo),
         Err(rustix::io::Errno::NXIO | rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn ring(mut fifo: &File) -> io::Result<bool> {
+    match fifo.write(&[1]) {
+        // A full FIFO wakes as well as one more byte would.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        // It ended after the FIFO was opened: what was placed is durable, and whoever looks next finds it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+/// How many bytes of `wake` nobody has read yet; a shim that lives leaves none. 0 where nobody reads at all.
+///
+/// # Errors
+/// When the FIFO cannot be opened for another reason.
+pub fn unread(dir: &Path) -> io::Result<u64> {
+    match layout::open_fifo(&dir.join(WAKE), OFlags::WRONLY) {
+        Ok(fifo) => Ok(rustix::io::ioctl_fionread(&fifo)?),
+        Err(rustix::io::Errno::NXIO | rustix::io::Errno::NOENT) => Ok(0),
         Err(error) => Err(error.into()),
     }
 }
@@ -279,8 +297,22 @@ mod tests {
         assert!(!wake(dir.path()).unwrap());
         let mut shim = layout::open_fifo(&dir.path().join(WAKE), OFlags::RDWR).unwrap();
         assert!(wake(dir.path()).unwrap());
+        assert_eq!(unread(dir.path()).unwrap(), 1);
         let mut buffer = [0; 8];
         assert_eq!(shim.read(&mut buffer).unwrap(), 1);
+        assert_eq!(unread(dir.path()).unwrap(), 0);
+        drop(shim);
+        assert_eq!(unread(dir.path()).unwrap(), 0, "nobody is there to be deaf");
+    }
+
+    #[test]
+    fn a_shim_that_ends_just_now_is_nobody_and_no_error() {
+        let dir = dir();
+        let shim = layout::open_fifo(&dir.path().join(WAKE), OFlags::RDWR).unwrap();
+        let fifo = layout::open_fifo(&dir.path().join(WAKE), OFlags::WRONLY).unwrap();
+        assert!(ring(&fifo).unwrap());
+        drop(shim);
+        assert!(!ring(&fifo).unwrap());
     }
 
     #[test]

@@ -136,7 +136,8 @@ fn make_room(home: &Home) -> bool {
     home.reserve.give_up() || evicted
 }
 
-fn evict_all(home: &Home) -> bool {
+/// Removes all that is only kept for a look; tells whether that made room.
+pub(super) fn evict_all(home: &Home) -> bool {
     match home.kept.evict_all() {
         Ok(0) => false,
         Ok(count) => {

@@ -4,7 +4,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use common::credit::SendWindow;
 use common::error::Chain;
@@ -19,6 +18,7 @@ use tracing::{error, warn};
 
 use super::again::Again;
 use super::burial::{self, Delivered};
+use super::deaf::Deaf;
 use super::deliver::Readers;
 use super::jobs::{self, Done, Home, Intake};
 use super::notes::Notes;
@@ -29,32 +29,12 @@ use super::table::{Step, Table};
 use crate::clock::{ManagerClock, ManagerMemory, boot_ms};
 use crate::commands::FileError;
 use crate::commands::request::WakeWatch;
-use crate::limits::{ROOM_EACH, SWEEP_EACH};
+use crate::limits::{
+    ADOPT_PAUSE, ADOPTIONS, FORGET_LINGER, FORGET_MANY, INTAKES, RESCAN, RESCAN_EACH, ROOM_EACH, SAVE, STOP_JOBS,
+    SWEEP_EACH,
+};
 use crate::link::{Attached, End, Incoming, Session};
 use crate::shim::ShimProcess;
-
-/// Batches of commands that are made durable at the same time: one syncs while the next one gathers.
-const INTAKES: usize = 2;
-/// Commands that may wait for durability before the manager is told to come back later.
-pub(super) const MAX_INTAKE: usize = 4096;
-/// Directories are removed this much later than possible, many at once and out of the way of what is urgent.
-const FORGET_LINGER: Duration = Duration::from_millis(100);
-/// More than these do not wait for the linger.
-const FORGET_MANY: usize = 512;
-/// How often directories of active commands are looked at without a reason, plus a bit for each of them.
-const RESCAN: Duration = Duration::from_secs(2);
-const RESCAN_EACH: Duration = Duration::from_millis(10);
-/// The first pause before a shim that cannot be watched yet is looked at again; doubled each time. A process that was
-/// just forked has its parent's lock for microseconds, a shim opens `wake` within a millisecond.
-const ADOPT_PAUSE: Duration = Duration::from_millis(2);
-/// So often; together half a second.
-const ADOPTIONS: u8 = 8;
-/// How long what was heard of time and manager may stay unsaved.
-const SAVE: Duration = Duration::from_secs(30);
-/// Addresses of managers that are remembered.
-pub(super) const MAX_ADDRESSES: usize = 16;
-/// How long jobs may take when the agent stops.
-const STOP: Duration = Duration::from_secs(5);
 
 /// What a dispatcher is made of.
 pub(crate) struct Parts {
@@ -135,6 +115,8 @@ pub(super) struct Work {
     pub(super) looking_at_room: bool,
     /// When cgroups are looked for whose commands are forgotten.
     pub(super) sweep_at: Option<Instant>,
+    /// Shims that should hear a cancel.
+    pub(super) deaf: Deaf,
 }
 
 /// Owns what runs here.
@@ -447,7 +429,17 @@ impl Dispatcher {
         // A pause that is over is the door's business at once, not a timer that is due for ever.
         let starved = self.places.starved_until().filter(|until| *until > Instant::now());
         let (told, sweep) = (self.places.tell_at, self.work.sweep_at);
-        let timers = [self.work.rescan_at, save, forget, self.work.again.due(), told, starved, room, sweep];
+        let timers = [
+            self.work.rescan_at,
+            save,
+            forget,
+            self.work.again.due(),
+            told,
+            starved,
+            room,
+            sweep,
+            self.work.deaf.due(),
+        ];
         timers.into_iter().flatten().min()
     }
 
@@ -455,6 +447,7 @@ impl Dispatcher {
         let now = Instant::now();
         self.try_again(now);
         self.tell_waiting(now);
+        self.look_for_deaf(now);
         if !self.work.looking_at_room && self.work.room_at.is_some_and(|at| at <= now) {
             self.work.looking_at_room = true;
             self.job(burial::look_at_room);
@@ -548,7 +541,7 @@ impl Dispatcher {
             let _ = live.ended.send(End::Stopped);
         }
         self.watches.abort_all();
-        let ended = timeout(STOP, async {
+        let ended = timeout(STOP_JOBS, async {
             self.drain().await;
             // Last and alone, so that nothing older comes after it.
             self.work.memory_changed = true;

@@ -19,10 +19,7 @@ use super::table::{Started, Step};
 use crate::commands::recover::Recovered;
 use crate::commands::request::WakeWatch;
 use crate::commands::{End, FileError, RecordError};
-use crate::limits::SWEEP_EACH;
-
-/// Descriptions in one page are cut at this many bytes: far below a frame, so that one large command still fits.
-const DESCRIBE_BYTES: usize = 64 * 1024;
+use crate::limits::{DESCRIBE_PAGE, SWEEP_EACH};
 
 impl Dispatcher {
     /// Acts on the answer of a job.
@@ -57,6 +54,7 @@ impl Dispatcher {
                 }
                 self.forget_later(failed);
             }
+            Done::Deaf { hearing, unasked } => self.looked_for_deaf(hearing, &unasked),
             Done::Swept { left } => self.work.sweep_at = left.then(|| Instant::now() + SWEEP_EACH),
             Done::Roomed { again } => {
                 self.work.looking_at_room = false;
@@ -295,6 +293,8 @@ impl Dispatcher {
                     entry.adoptions = 0;
                 }
                 self.watch_adopted(uid, watch);
+                // An earlier agent may have placed a cancel.
+                self.have_heard(uid);
             }
             // It holds the lock but does not read yet, or just went.
             Ok(None) => {
@@ -339,6 +339,7 @@ impl Dispatcher {
             Ok(()) => {
                 self.answer_cancels(uid);
                 self.progress(uid);
+                self.have_heard(uid);
             }
             Err(error) => {
                 warn!(task.id = %uid, error = %Chain(&error), "A request to cancel could not be placed");
@@ -392,7 +393,7 @@ impl Dispatcher {
         for (uid, command) in commands {
             let Some(entry) = self.table.get(uid) else { continue };
             let item = InventoryItem { command, ..entry.item(uid) };
-            if weight > 0 && weight + item.command.len() > DESCRIBE_BYTES {
+            if weight > 0 && weight + item.command.len() > DESCRIBE_PAGE {
                 let items = std::mem::take(&mut items);
                 weight = 0;
                 self.push(Lane::Control, Body::Inventory(Inventory { items, last: false }));

@@ -13,12 +13,12 @@ use prost::Message;
 use tracing::{debug, warn};
 
 use super::admission::{self, Situation, Verdict};
-use super::dispatcher::{Dispatcher, MAX_INTAKE};
+use super::dispatcher::Dispatcher;
 use super::jobs::{self, Intake};
 use super::table::{Cancel, Entry, Said, Started, Step};
 use crate::clock::boot_ms;
 use crate::commands::tombstones::Origin;
-use crate::limits::{INTAKE_BYTES, SMALL_PING};
+use crate::limits::{INTAKE_BYTES, MAX_INTAKE, SMALL_PING};
 use crate::link::Incoming;
 use crate::operation::Operation;
 

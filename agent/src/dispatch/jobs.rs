@@ -14,7 +14,7 @@ use common::model::{Outcome, StreamName};
 use common::wire::{self, CommandResult};
 use tracing::{error, warn};
 
-use super::burial::with_room;
+use super::burial::{evict_all, with_room};
 use super::past::{self, Question, Recalled};
 use super::table::Cancel;
 use crate::clock::{ManagerMemory, MemoryFiles, Saved};
@@ -27,13 +27,12 @@ use crate::commands::segment::{self, Piece, StreamReader};
 use crate::commands::status::{self, ShimStatus};
 use crate::commands::tombstones::{Origin, Tombstone, Tombstones};
 use crate::commands::{End, Evidence, FileError, RecordError, RecordLock, Start, StateDir, record};
+use crate::limits::DESCRIBE_BYTES;
 use crate::operation::{Operation, ping_answer};
 use crate::shim::{Base, ShimCommand, ShimProcess};
 
 /// Bytes that a look brings along, so that a short output needs no second job.
 const PEEK: u64 = limits::MAX_OUTPUT_PAYLOAD as u64;
-/// Bytes of commands that one job reads for a description.
-const DESCRIBE: usize = 1024 * 1024;
 
 /// What all jobs work on.
 pub(crate) struct Home {
@@ -168,6 +167,11 @@ pub(super) enum Done {
         gone: Vec<Uid>,
         failed: Vec<(Uid, FileError)>,
     },
+    /// Which shims have read what wakes them, and which of them nobody wants to end.
+    Deaf {
+        hearing: Vec<Uid>,
+        unasked: Vec<Uid>,
+    },
     /// Cgroups of forgotten commands were removed where nothing lives in them.
     Swept {
         /// In some of them something does.
@@ -264,7 +268,7 @@ fn accept(home: &Home, now_ms: u64, wall: u64, fresh: Vec<(Intake, Operation)>, 
     let mut results = accept_many(&home.state, &commands);
     let is_full = |result: &Result<(), AcceptError>| matches!(result, Err(AcceptError::File(error)) if error.is_full());
     // What is only kept for a look makes room for what has to run; the reserve is for results.
-    if results.iter().any(is_full) && home.kept.evict_all().is_ok_and(|gone| gone > 0) {
+    if results.iter().any(is_full) && evict_all(home) {
         for (command, result) in commands.iter().zip(&mut results) {
             if is_full(result)
                 && let Some(again) = accept_many(&home.state, std::slice::from_ref(command)).pop()
@@ -325,14 +329,14 @@ pub(super) enum Shim {
 }
 
 /// Starts a shim.
-pub(super) fn spawn(home: &Home, uid: Uid, shim: Shim) -> Done {
+pub(super) fn spawn(home: &Home, uid: Uid, shim: Shim, until_boot_ms: u64) -> Done {
     let dir = home.dir(uid);
     crash::point("agent.spawn.before");
     let noted = match shim {
         Shim::First | Shim::Noted => Ok(()),
         Shim::Again => recover::note_respawn(&dir).map(drop).map_err(|error| error.source),
     };
-    let child = noted.and_then(|()| home.shim.spawn(&dir, &home.base));
+    let child = noted.and_then(|()| home.shim.spawn_until(&dir, &home.base, until_boot_ms));
     crash::point("agent.spawn.after");
     Done::Spawned(uid, child)
 }
@@ -481,7 +485,7 @@ pub(super) fn read(home: &Home, order: ReadOrder) -> Done {
 pub(super) fn describe(home: &Home, session: u64, mut uids: Vec<Uid>) -> Done {
     let (mut commands, mut gone, mut weight) = (Vec::new(), Vec::new(), 0);
     uids.reverse();
-    while weight < DESCRIBE
+    while weight < DESCRIBE_BYTES
         && let Some(uid) = uids.pop()
     {
         match record::read(&home.dir(uid)) {

@@ -20,6 +20,7 @@ mod notes;
 mod scan;
 
 mod again;
+mod deaf;
 mod deliver;
 mod dispatcher;
 mod done;

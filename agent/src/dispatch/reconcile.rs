@@ -15,9 +15,7 @@ use super::jobs;
 use super::past::Question;
 use super::table::{Cancel, Step};
 use crate::clock::boot_ms;
-
-/// Commands that one job reads to describe them; it stops earlier when they are large.
-const DESCRIBE: usize = 64;
+use crate::limits::{DESCRIBE_MANY, MAX_ADDRESSES};
 
 impl Dispatcher {
     /// Begins a session: everything that is durable here is listed. When the manager's store lives another life than
@@ -105,7 +103,7 @@ impl Dispatcher {
             return;
         }
         live.describing = true;
-        let count = live.describe.len().min(DESCRIBE);
+        let count = live.describe.len().min(DESCRIBE_MANY);
         let (session, uids) = (live.number, live.describe.drain(..count).collect());
         self.job(move |home| jobs::describe(home, session, uids));
     }
@@ -119,7 +117,7 @@ impl Dispatcher {
         let owed = live.past.is_owed();
         let (incarnation, position) = (live.session.welcome.incarnation.0, live.session.welcome.store_position.0);
         let mut addresses = live.session.welcome.manager_addresses.clone();
-        addresses.truncate(super::dispatcher::MAX_ADDRESSES);
+        addresses.truncate(MAX_ADDRESSES);
         let now = self.clock.now(boot_ms());
         // Only now: had the agent died before, it would have to list the past again.
         let mut memory = self.memory();

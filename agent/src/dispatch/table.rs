@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use common::id::Uid;
 use common::limits::MAX_TEXT_BYTES;
-use common::model::StreamName;
+use common::model::{Flag, StreamName};
 use common::wire::{CommandPause, CommandPhase, CommandResult, InventoryItem, StreamLength};
 
 use super::jobs::Shim;
@@ -263,7 +263,7 @@ impl Entry {
     /// Tells whether it has ended and left processes that go on.
     pub(super) fn keeps_strays(&self) -> bool {
         let Step::Ended(result) = &self.step else { return false };
-        result.flags.iter().any(|flag| flag == "strays_kept" || flag == "output_cut")
+        Flag::StraysKept.is_in(&result.flags) || Flag::OutputCut.is_in(&result.flags)
     }
 
     /// Forgets what only counted in the last session: the next one is told everything again (protocol R-BYE-1).

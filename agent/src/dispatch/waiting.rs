@@ -13,11 +13,9 @@ use super::dispatcher::Dispatcher;
 use super::jobs::{self, Shim};
 use super::table::Step;
 use crate::clock::boot_ms;
-use crate::limits::{PLACES_EACH, PLACES_LINGER, PLACES_TOLD};
+use crate::commands::is_shortage;
+use crate::limits::{PLACES_EACH, PLACES_LINGER, PLACES_TOLD, SPAWNS};
 use crate::shim::ShimProcess;
-
-/// Shims that are started at the same time: a storm of commands never takes all threads of the pool.
-const SPAWNS: usize = 3;
 
 impl Dispatcher {
     /// Takes an accepted command into the queue.
@@ -52,9 +50,11 @@ impl Dispatcher {
                 continue;
             }
             let (uid, shim) = (turn.uid, entry.shim);
+            // The shim, too, starts it only while it is valid.
+            let until = boot_ms().saturating_add(entry.expires_ms.saturating_sub(manager_now));
             self.table.step(uid, Step::Spawning);
             self.work.spawning += 1;
-            self.job(move |home| jobs::spawn(home, uid, shim));
+            self.job(move |home| jobs::spawn(home, uid, shim, until));
         }
         if self.places.tell_at.is_none() && self.places.any_waits(self.table.busy()) {
             self.places.tell_at = Some(now + PLACES_LINGER);
@@ -139,10 +139,4 @@ impl Dispatcher {
             self.places.look(entry.turn(uid));
         }
     }
-}
-
-/// Tells whether the host lacks something that others may give back: descriptors, process numbers, memory.
-fn is_shortage(error: &io::Error) -> bool {
-    let lacking = [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|code| lacking.contains(&code))
 }

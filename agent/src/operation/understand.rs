@@ -161,8 +161,8 @@ mod tests {
             text("command.run", r#"{"run":["a"],"creats":"/x"}"#),
             "args: there is no `creats`; did you mean `creates`?"
         );
-        assert_eq!(text("command.run", r#"{"run":["a", 1]}"#), "args.run[1]: is a text");
-        assert_eq!(text("script.run", r#"{"content":"a","creates":"x"}"#), "args.creates: is an absolute path");
+        assert_eq!(text("command.run", r#"{"run":["a", 1]}"#), "args.run[1]: must be a text");
+        assert_eq!(text("script.run", r#"{"content":"a","creates":"x"}"#), "args.creates: must be an absolute path");
         assert_eq!(text("agent.ping", r#"{"banana":1}"#), "args: there is no `banana`; there are no arguments");
     }
 }

@@ -35,19 +35,19 @@ impl Words {
     /// A text that is not empty and holds no NUL.
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>, Refused> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let Some(text) = value.as_str() else { return Err(wrong(key, "is a text")) };
+        let Some(text) = value.as_str() else { return Err(wrong(key, "must be a text")) };
         plain(key, text).map(Some)
     }
 
     /// A list of texts without NUL.
     pub(super) fn list(&self, key: &str) -> Result<Option<Vec<&str>>, Refused> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let Some(items) = value.as_array() else { return Err(wrong(key, "is a list of texts")) };
+        let Some(items) = value.as_array() else { return Err(wrong(key, "must be a list of texts")) };
         let mut words = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
-            let Some(word) = item.as_str() else { return Err(wrong(&format!("{key}[{index}]"), "is a text")) };
+            let Some(word) = item.as_str() else { return Err(wrong(&format!("{key}[{index}]"), "must be a text")) };
             if word.contains('\0') {
-                return Err(wrong(&format!("{key}[{index}]"), "holds a NUL"));
+                return Err(wrong(&format!("{key}[{index}]"), "must not hold a NUL"));
             }
             words.push(word);
         }
@@ -58,7 +58,7 @@ impl Words {
     pub(super) fn argv(&self, key: &str) -> Result<Option<Vec<&str>>, Refused> {
         match self.list(key)? {
             Some(words) if words.first().is_none_or(|word| word.is_empty()) => {
-                Err(wrong(key, "the first word names the program and may not be empty"))
+                Err(wrong(key, "must begin with the name of a program"))
             }
             words => Ok(words),
         }
@@ -70,14 +70,14 @@ impl Words {
             None => Ok(false),
             Some(Value::String(_)) => self.text(key).map(|_| true),
             Some(Value::Array(_)) => self.argv(key).map(|_| true),
-            Some(_) => Err(wrong(key, "is a text, or a list of a program and its arguments")),
+            Some(_) => Err(wrong(key, "must be a text, or a list of a program and its arguments")),
         }
     }
 
     /// A path from the root.
     pub(super) fn path(&self, key: &str) -> Result<(), Refused> {
         match self.text(key)? {
-            Some(path) if !path.starts_with('/') => Err(wrong(key, "is an absolute path")),
+            Some(path) if !path.starts_with('/') => Err(wrong(key, "must be an absolute path")),
             _ => Ok(()),
         }
     }
@@ -85,9 +85,9 @@ impl Words {
 
 fn plain<'a>(key: &str, text: &'a str) -> Result<&'a str, Refused> {
     if text.is_empty() {
-        return Err(wrong(key, "is empty"));
+        return Err(wrong(key, "must not be empty"));
     }
-    if text.contains('\0') { Err(wrong(key, "holds a NUL")) } else { Ok(text) }
+    if text.contains('\0') { Err(wrong(key, "must not hold a NUL")) } else { Ok(text) }
 }
 
 pub(super) fn invalid(text: String) -> Refused {

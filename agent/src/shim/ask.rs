@@ -7,13 +7,12 @@ use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::limits::MAX_ANSWER;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Where the programs of the host are, whatever the environment says.
 const PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
-/// An answer is a line or two; no pipe holds less, so a program that ends has written all of it.
-const MAX_ANSWER: u64 = 64 * 1024;
 
 /// What a program writes, if it ends in time.
 ///

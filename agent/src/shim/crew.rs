@@ -20,6 +20,8 @@ pub(super) struct Crew {
     gone: bool,
     /// Processes that had left the cgroup were found and killed.
     pub(super) escaped: bool,
+    /// It was killed once.
+    killed: bool,
     /// It was frozen and not thawed since.
     held: bool,
     /// Best effort: who was stopped by us.
@@ -28,7 +30,7 @@ pub(super) struct Crew {
 
 impl Crew {
     pub(super) fn new(pen: Option<Pen>, main: Pid) -> Self {
-        Self { pen, main, status: None, gone: false, escaped: false, held: false, stopped: Vec::new() }
+        Self { pen, main, status: None, gone: false, escaped: false, killed: false, held: false, stopped: Vec::new() }
     }
 
     /// Another process takes the place of the main one, which has ended.
@@ -115,7 +117,8 @@ impl Crew {
         }
         // Frozen work of version 1 dies when it is thawed.
         self.thaw();
-        if self.pen.is_some() && !self.lives_in_cgroup() {
+        // Not at the first time while something lives there: nearly always it is just dying.
+        if std::mem::replace(&mut self.killed, true) || !self.lives_in_cgroup() {
             self.kill_escaped();
         }
     }
@@ -159,20 +162,23 @@ impl Crew {
         }
     }
 
-    /// Kills descendants that are not in the command's cgroup any more.
+    /// Kills descendants that are not in the command's cgroup any more: they are ours by birth, wherever they went.
     fn kill_escaped(&mut self) {
         let Some(pen) = &self.pen else { return };
-        // A process that is just ending may still be listed as ours; only one that is elsewhere has escaped.
-        let Some(mark) = pen.path().parent().and_then(|group| group.file_name()) else { return };
-        let mark = mark.to_string_lossy();
-        let controller = (pen.rung() == Rung::V1).then_some("freezer");
-        let away = process::descendants(getpid().as_raw_pid())
-            .into_iter()
-            .any(|pid| process::cgroup(pid, controller).is_some_and(|path| !path.contains(mark.as_ref())));
-        if away {
-            self.escaped = true;
-            process::kill_descendants(getpid().as_raw_pid());
+        let found = process::descendants(getpid().as_raw_pid());
+        if found.is_empty() {
+            return;
         }
+        // A process that is just ending is still listed under its cgroup; only one that is elsewhere has escaped. Nothing
+        // but the very leaf counts: names that merely hold ours, and the shim's own leaf, are elsewhere.
+        let parts: Vec<_> =
+            pen.path().components().rev().take(2).map(|part| part.as_os_str().to_string_lossy()).collect();
+        let own: String = parts.iter().rev().map(|part| format!("/{part}")).collect();
+        let within = |path: &str| path.ends_with(&own) || path.contains(&format!("{own}/"));
+        let controller = (pen.rung() == Rung::V1).then_some("freezer");
+        let elsewhere = |pid: &i32| process::cgroup(*pid, controller).is_some_and(|path| !within(&path));
+        self.escaped |= found.iter().any(elsewhere);
+        process::kill_descendants(getpid().as_raw_pid());
     }
 
     fn lives_in_cgroup(&self) -> bool {

@@ -9,20 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::model::Flag;
 use common::{crash, durable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::spawn;
 use super::watch::Tap;
 use crate::commands::{End, RecordError, RecordLock, request};
-
-/// END is tried again after the first value, doubled each time up to the second.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// For so long: a person who is called by an alarm has made room by then. After it the agent decides, and can only say
-/// that the command was interrupted.
-const AGAIN_FOR: Duration = Duration::from_secs(3600);
-/// One read of what is thrown away.
-const SINK: usize = 16 * 1024;
+use crate::limits::{SHIM_AGAIN, SHIM_AGAIN_FOR, SINK};
 
 /// Makes the output durable before END speaks of it. Where that fails, END says so: its lengths are lower bounds then,
 /// and what was not synced has no hash that would vouch for it.
@@ -34,7 +28,7 @@ pub(super) fn keep_streams(dir: &Path, taps: &mut [Tap; 2], end: &mut End) {
         names |= synced.names;
         failed = failed.or(synced.failed);
         if tap.writer.lost {
-            flag(end, "disk_full");
+            flag(end, Flag::DiskFull);
         }
         end.streams.extend(tap.writer.end());
     }
@@ -45,15 +39,15 @@ pub(super) fn keep_streams(dir: &Path, taps: &mut [Tap; 2], end: &mut End) {
     }
     if let Some(error) = failed {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        flag(end, if full { "disk_full" } else { "disk_error" });
+        flag(end, if full { Flag::DiskFull } else { Flag::DiskError });
         end.lower_bounds = true;
     }
     crash::point("shim.streams.after");
 }
 
-fn flag(end: &mut End, flag: &str) {
-    if !end.flags.iter().any(|known| known == flag) {
-        end.flags.push(flag.to_owned());
+fn flag(end: &mut End, flag: Flag) {
+    if !flag.is_in(&end.flags) {
+        end.flags.push(flag.to_string());
     }
 }
 
@@ -64,19 +58,19 @@ fn flag(end: &mut End, flag: &str) {
 /// The last refusal.
 pub(super) fn write(dir: &Path, lock: &mut RecordLock, end: End, wake: &File) -> Result<(), RecordError> {
     let (began, requests) = (Instant::now(), request::cancels(dir).len());
-    let mut pause = AGAIN.0;
+    let mut pause = SHIM_AGAIN.0;
     loop {
         let Err(error) = lock.append_end(end.clone()) else { return Ok(()) };
-        if began.elapsed() >= AGAIN_FOR || request::cancels(dir).len() > requests {
+        if began.elapsed() >= SHIM_AGAIN_FOR || request::cancels(dir).len() > requests {
             return Err(error);
         }
         wait(wake, pause);
-        pause = (pause * 2).min(AGAIN.1);
+        pause = (pause * 2).min(SHIM_AGAIN.1);
     }
 }
 
 /// Waits for a byte in `wake`, at most for the pause.
-fn wait(wake: &File, pause: Duration) {
+pub(super) fn wait(wake: &File, pause: Duration) {
     let timeout = Timespec { tv_sec: pause.as_secs().cast_signed(), tv_nsec: pause.subsec_nanos().into() };
     let mut fds = [PollFd::new(wake, PollFlags::IN)];
     if poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {

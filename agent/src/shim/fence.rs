@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use common::model::Flag;
 use common::wire::CommandLimits;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -18,9 +19,7 @@ use super::cgroup::{self, Oom, Pen, Place, Rung};
 use super::crew::Crew;
 use super::launch;
 use crate::commands::End;
-
-/// The unit in which the kernel counts what a process read and wrote.
-const SECTOR: u64 = 512;
+use crate::commands::layout::SECTOR;
 
 /// The place of one command.
 pub(super) struct Fence {
@@ -30,7 +29,9 @@ pub(super) struct Fence {
     /// What was counted before anything ran: an earlier shim may have left a cgroup behind.
     before: Oom,
     /// What is worth knowing about the place, for END.
-    pub(super) flags: Vec<&'static str>,
+    pub(super) flags: Vec<Flag>,
+    /// Why there is no cgroup although one was chosen; for people who ask themselves that.
+    pub(super) trouble: Option<String>,
 }
 
 /// A place with cgroups.
@@ -46,20 +47,31 @@ impl Fence {
     }
 
     fn at(place: Option<Place>, join: bool) -> Self {
-        let mut fence =
-            Self { place: None, on_foot: false, folders: Vec::new(), before: Oom::default(), flags: Vec::new() };
+        let mut fence = Self {
+            place: None,
+            on_foot: false,
+            folders: Vec::new(),
+            before: Oom::default(),
+            flags: Vec::new(),
+            trouble: None,
+        };
         let Some(place) = place else { return fence };
         let joined = if join && place.rung != Rung::V1 {
             cgroup::make_leaf(&place.group, "shim").and_then(|leaf| cgroup::join(&leaf))
         } else {
             Ok(())
         };
-        match joined.and_then(|()| cgroup::make_leaf(&place.group, "work")) {
+        let made = joined.map_err(|error| ("enter", error));
+        match made.and_then(|()| cgroup::make_leaf(&place.group, "work").map_err(|error| ("make", error))) {
             Ok(work) => {
                 fence.before = Oom::read(&work, &fence.folders).unwrap_or_default();
                 fence.place = Some(Fenced { place, work });
             }
-            Err(_) => fence.flags.push("no_cgroup"),
+            Err((step, error)) => {
+                fence.flags.push(Flag::NoCgroup);
+                let group = place.group.display();
+                fence.trouble = Some(format!("{step} the cgroup {group}: {error}; the command runs without one"));
+            }
         }
         fence
     }
@@ -92,7 +104,7 @@ impl Fence {
         if missed.is_empty() {
             return Ok(());
         }
-        self.flags.push("limits_not_enforced");
+        self.flags.push(Flag::LimitsNotEnforced);
         if limits.best_effort {
             return Ok(());
         }
@@ -159,7 +171,7 @@ impl Fence {
         let oom = Oom::read(work, folders).unwrap_or_default().since(self.before);
         end.oom = oom.kills > 0;
         if end.oom && oom.own == 0 {
-            end.flags.push("oom_by_host".to_owned());
+            end.flags.push(Flag::OomByHost.to_string());
         }
     }
 }

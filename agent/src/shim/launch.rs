@@ -20,6 +20,8 @@ const CGROUP_VARIABLE: &str = "PAPRIKA_SHIM_CGROUP";
 const PLACE_VARIABLE: &str = "PAPRIKA_SHIM_PLACE";
 /// Set when the shim has to move itself there.
 const JOIN_VARIABLE: &str = "PAPRIKA_SHIM_JOIN";
+/// Until when the command may be started, in milliseconds of the clock that begins with the boot.
+const UNTIL_VARIABLE: &str = "PAPRIKA_SHIM_UNTIL";
 /// The agent's name, for the command's environment.
 pub(super) const AGENT_VARIABLE: &str = "PAPRIKA_AGENT";
 /// Handed on to shims where tests set them.
@@ -55,6 +57,15 @@ impl ShimCommand {
     /// # Errors
     /// When it cannot be made or its program cannot be executed.
     pub fn spawn(&self, dir: &Path, base: &Base) -> io::Result<ShimProcess> {
+        self.spawn_until(dir, base, u64::MAX)
+    }
+
+    /// The same for a command that may only be started until the clock that begins with the boot shows `until_boot_ms`:
+    /// the shim may have to wait for what a process is made of.
+    ///
+    /// # Errors
+    /// When it cannot be made or its program cannot be executed.
+    pub fn spawn_until(&self, dir: &Path, base: &Base, until_boot_ms: u64) -> io::Result<ShimProcess> {
         let uid: Uid = dir.file_name().and_then(|name| name.to_str()?.parse().ok()).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "the directory of a command is named by its uid")
         })?;
@@ -64,6 +75,7 @@ impl ShimCommand {
             argv.push(text(word.as_bytes())?);
         }
         let mut env = vec![text(format!("{AGENT_VARIABLE}={}", self.agent).as_bytes())?];
+        env.push(text(format!("{UNTIL_VARIABLE}={until_boot_ms}").as_bytes())?);
         if cfg!(debug_assertions) {
             for name in TEST_VARIABLES {
                 if let Some(value) = std::env::var_os(name) {
@@ -142,6 +154,11 @@ pub(super) fn place_from_env() -> Option<Place> {
 /// Tells whether this shim has to move itself into its leaf.
 pub(super) fn has_to_join() -> bool {
     std::env::var_os(JOIN_VARIABLE).is_some()
+}
+
+/// Until when the command may be started; agents before version 0.2 do not say so.
+pub(super) fn until_from_env() -> Option<u64> {
+    std::env::var(UNTIL_VARIABLE).ok()?.parse().ok()
 }
 
 fn collect(handle: &OwnedFd) -> io::Result<()> {

@@ -22,6 +22,7 @@ mod posture;
 mod program;
 mod script;
 mod users;
+pub(crate) mod wakeful;
 
 mod output;
 mod pace;

@@ -120,7 +120,8 @@ impl Teller {
 
     /// When the next try is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.not_before
+        // What failed may have become what was said before: then there is nothing to try again.
+        if self.wanted == self.said { None } else { self.not_before }
     }
 
     /// Says what has changed; `true` when a note is worth it.
@@ -134,5 +135,28 @@ impl Teller {
             self.said = self.wanted.clone();
         }
         said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_said_and_is_true_no_more_is_not_tried_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let away = folder.path().join("away");
+        let mut teller = Teller::new(&away);
+        let now = Instant::now();
+        teller.stands(ShimPhase::Paused, &[]);
+        assert!(!teller.flush(now), "there is no folder to write into");
+        assert_eq!(teller.due(), Some(now + STATUS_AGAIN));
+        teller.stands(ShimPhase::Running, &[]);
+        assert!(!teller.flush(now));
+        assert_eq!(teller.due(), None, "it runs, as everybody thinks");
+        teller.stands(ShimPhase::Paused, &[]);
+        assert_eq!(teller.due(), Some(now + STATUS_AGAIN), "a new wish waits for its turn");
     }
 }

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::limits::{DEFAULT_OUTPUT_QUOTA, OUTPUT_HEAD};
+use common::limits::{DEFAULT_OUTPUT_QUOTA, OUTPUT_HEAD_SHARE, output_head};
 use common::model::StreamName;
 
 use crate::commands::segment;
@@ -22,8 +22,6 @@ use crate::commands::{GapRange, MAX_SEGMENTS, SegmentEnd, StreamEnd, narrow};
 const SEGMENT: u64 = 16 * 1024 * 1024;
 /// Files are not smaller than this, whatever the quota.
 const SEGMENT_MIN: u64 = 64 * 1024;
-/// At least so many files fit into a quota.
-const SEGMENTS: u64 = 8;
 /// At most so many: the list of their hashes has to fit END.
 const SEGMENTS_MAX: u64 = 16;
 /// How long a full disk is left alone before the next try.
@@ -72,8 +70,8 @@ struct Open {
 impl Sizes {
     fn of(quota: u64) -> Self {
         let quota = if quota == 0 { DEFAULT_OUTPUT_QUOTA } else { quota };
-        let segment = SEGMENT.min(quota / SEGMENTS).max(SEGMENT_MIN).max(quota / SEGMENTS_MAX);
-        Self { head: OUTPUT_HEAD.min(segment), segment, quota }
+        let segment = SEGMENT.min(quota / OUTPUT_HEAD_SHARE).max(SEGMENT_MIN).max(quota / SEGMENTS_MAX);
+        Self { head: output_head(quota).clamp(SEGMENT_MIN, segment), segment, quota }
     }
 }
 

@@ -53,6 +53,9 @@ impl Streams {
 /// Read and write side.
 fn pipe(account: Option<&Account>) -> Result<(OwnedFd, OwnedFd), ShimError> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
+    // The command can open its own pipes for reading and take what was announced to us: then there is nothing to read, and
+    // nothing to wait for either. The other side is a file of its own and still waits for room.
+    rustix::io::ioctl_fionbio(&read, true).at("let a pipe never wait")?;
     // Smaller is slower, not wrong.
     let _ = fcntl_setpipe_size(&write, PIPE);
     if let Some(account) = account {

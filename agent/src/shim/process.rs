@@ -5,16 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::limits::{LEFT_LOOK, STOP_ROUNDS};
 use common::id::Uid;
 use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, kill_process_group, pidfd_open, pidfd_send_signal};
 
 /// The variable by which processes of a command are known when nothing else tells.
 pub(crate) const UID_VARIABLE: &str = "PAPRIKA_COMMAND_UID";
 
-/// How often those that appeared meanwhile are stopped too: a fork bomb within a limit stands after a few.
-const STOP_ROUNDS: u32 = 64;
-/// What lives is looked for so often until a deadline.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// What daemon and shim have: nearly immune, but after the kernel's own.
 const PROTECTED: &[u8] = b"-900";
 
@@ -33,6 +30,8 @@ pub struct Stat {
     pub zombie: bool,
     /// It was stopped by a signal.
     pub stopped: bool,
+    /// It waits in the kernel for something that no signal ends, such as a disk.
+    pub uninterruptible: bool,
 }
 
 /// A process and when it began: a number alone may have a new owner.
@@ -215,7 +214,7 @@ pub(crate) fn kill_leftovers(uid: Uid, main: Option<i32>, within: Duration) -> V
             clippy::disallowed_methods,
             reason = "in the blocking pool; the dead are not our children to wait for"
         )]
-        std::thread::sleep(LOOK_AGAIN);
+        std::thread::sleep(LEFT_LOOK);
     }
 }
 
@@ -256,7 +255,7 @@ fn signal_found(found: impl IntoIterator<Item = (i32, Stat)>, signals: &[Signal]
     count
 }
 
-fn pids() -> impl Iterator<Item = i32> {
+pub(crate) fn pids() -> impl Iterator<Item = i32> {
     fs::read_dir(Path::new("/proc"))
         .into_iter()
         .flatten()
@@ -272,6 +271,7 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     Some(Stat {
         zombie: matches!(*fields.first()?, "Z" | "X"),
         stopped: matches!(*fields.first()?, "T" | "t"),
+        uninterruptible: *fields.first()? == "D",
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
@@ -286,7 +286,15 @@ mod tests {
     #[test]
     fn the_name_of_a_process_cannot_fool_the_parser() {
         let line = b"42 (a) S 1 9) Z 7 8 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 1\n";
-        let expected = Stat { parent: 7, group: 8, session: 9, start_time: 777, zombie: true, stopped: false };
+        let expected = Stat {
+            parent: 7,
+            group: 8,
+            session: 9,
+            start_time: 777,
+            zombie: true,
+            stopped: false,
+            uninterruptible: false,
+        };
         assert_eq!(parse_stat(line), Some(expected));
         assert_eq!(parse_stat(b""), None);
         assert_eq!(parse_stat(b"1 (x) R"), None);

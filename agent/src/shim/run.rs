@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use common::model::{Outcome, StreamName};
 use common::wire::Command;
@@ -17,17 +18,19 @@ use rustix::process::Pid;
 use super::ending;
 use super::fence::Fence;
 use super::guards::Verdict;
-use super::launch::AGENT_VARIABLE;
+use super::launch::{self, AGENT_VARIABLE};
 use super::notifier::Notifier;
 use super::output::StreamWriter;
 use super::prepare::{self, Streams};
 use super::process;
 use super::program::{self, Program};
 use super::spawn::{self, NotStarted, Task, Waiting};
-use super::verdict::{self, Course};
+use super::verdict::{self, Course, Span};
 use super::watch::{Manners, Role, Tap, Watch};
+use crate::clock::boot_ms;
 use crate::commands::accept::WAKE;
-use crate::commands::{End, RecordError, RecordLock, Start, layout, request};
+use crate::commands::{End, RecordError, RecordLock, Start, is_shortage, layout, request};
+use crate::limits::{SHIM_AGAIN, SHIM_AGAIN_FOR};
 
 /// What is written when something of the shim itself failed; for people.
 const LOG: &str = "shim.log";
@@ -43,6 +46,13 @@ pub(super) enum ShimError {
         #[source]
         source: io::Error,
     },
+}
+
+impl ShimError {
+    /// Tells whether the host lacks something that others may give back.
+    fn is_shortage(&self) -> bool {
+        matches!(self, Self::Step { source, .. } if is_shortage(source))
+    }
 }
 
 pub(super) trait At<T> {
@@ -61,18 +71,18 @@ pub fn main(dir: &Path) -> ExitCode {
     match shim(dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = format!("{} {}\n", clock::unix_ms(), common::error::Chain(&error));
             // There is nobody else to tell; without room for a line the missing END says it.
-            drop(
-                File::options()
-                    .append(true)
-                    .create(true)
-                    .open(dir.join(LOG))
-                    .and_then(|mut log| log.write_all(line.as_bytes())),
-            );
+            note(dir, &common::error::Chain(&error).to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line for people, if there is room for it.
+fn note(dir: &Path, text: &str) {
+    let line = format!("{} {text}\n", clock::unix_ms());
+    let log = File::options().append(true).create(true).open(dir.join(LOG));
+    drop(log.and_then(|mut log| log.write_all(line.as_bytes())));
 }
 
 fn shim(dir: &Path) -> Result<(), ShimError> {
@@ -93,7 +103,15 @@ fn shim(dir: &Path) -> Result<(), ShimError> {
         Some(end) => Over::without_process(end),
         None => match program::program(&command, &std::env::var(AGENT_VARIABLE).unwrap_or_default()) {
             Ok(program) => {
-                let mut run = Run { dir, command: &command, wake: &wake, lock: &mut lock, fence: Fence::build() };
+                // Of an agent that does not say so only an upper bound is known: all of the validity at its acceptance.
+                let accepted_ms = lock.history().spec.accepted_ms;
+                let bound = || boot_ms().saturating_add(command.expires_ms.saturating_sub(accepted_ms));
+                let until = launch::until_from_env().unwrap_or_else(bound);
+                let fence = Fence::build();
+                if let Some(trouble) = &fence.trouble {
+                    note(dir, trouble);
+                }
+                let mut run = Run { dir, command: &command, wake: &wake, lock: &mut lock, fence, until };
                 run.carry_out(&program, &mut notifier)?
             }
             Err(error) => {
@@ -137,6 +155,8 @@ struct Run<'a> {
     wake: &'a File,
     lock: &'a mut RecordLock,
     fence: Fence,
+    /// Until when it may be started, on the clock that begins with the boot.
+    until: u64,
 }
 
 /// A process that is over.
@@ -190,12 +210,13 @@ impl Run<'_> {
             Err(Halt::Shim(error)) => return Err(error),
         };
         let started_ms = self.lock.history().start.as_ref().map_or(0, |start| start.at_ms);
-        let mut end = verdict::end(self.command, program, &watch, course, started_ms);
+        let span = Span { started_ms, finished_ms: clock::unix_ms() };
+        let mut end = verdict::end(self.command, program, &watch, course, span);
         self.fence.account(&mut end);
-        end.flags.extend(self.fence.flags.iter().map(|flag| (*flag).to_owned()));
+        end.flags.extend(self.fence.flags.iter().map(ToString::to_string));
         ending::keep_streams(self.dir, &mut watch.taps, &mut end);
         // What a stranger holds, or what nobody was asked to keep, finds its reader gone.
-        let kept = watch.flags.contains(&"output_cut");
+        let kept = watch.pipes_go_on;
         let held = watch.taps.map(|tap| tap.pipe.filter(|_| kept));
         Ok(Over { end, held })
     }
@@ -225,20 +246,7 @@ impl Run<'_> {
         if watch.killed {
             self.fence.on_foot();
         }
-        let streams = Streams::of(self.command, program, role, &mut watch.taps);
-        let waiting = streams.and_then(|streams| prepare::waiting(program, task, streams, &mut self.fence));
-        let Waiting { pid, door, mut failure } = match waiting {
-            Ok(waiting) => waiting,
-            Err(error) => {
-                let text = format!("the process could not be made: {}", common::error::Chain(&error));
-                // After a guard something was started: then this is an end of that.
-                return Err(if watch.crew.is_some() {
-                    Halt::NotMade(text)
-                } else {
-                    self.never_started(Outcome::Failed, "fork", text).into()
-                });
-            }
-        };
+        let Waiting { pid, door, mut failure } = self.make(program, task, role, watch)?;
         let main = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).at("name the process")?;
         let start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
         match &mut watch.crew {
@@ -277,6 +285,33 @@ impl Run<'_> {
         watch.run().at("watch the command")?;
         let not_started = spawn::read_failure(&mut failure).at("read why the process was not started")?;
         Ok(Left { not_started, went: true })
+    }
+
+    /// Makes a process that waits at its door. Before START, while the host lacks what a process is made of, it is tried
+    /// again: until there is one, the command is cancelled or expires, or nobody has helped for an hour.
+    fn make(&mut self, program: &Program, task: Task<'_>, role: Role, watch: &mut Watch<'_>) -> Result<Waiting, Halt> {
+        let (began, mut pause) = (Instant::now(), SHIM_AGAIN.0);
+        loop {
+            let streams = Streams::of(self.command, program, role, &mut watch.taps);
+            let waiting = streams.and_then(|streams| prepare::waiting(program, task, streams, &mut self.fence));
+            let Err(error) = waiting else { return waiting.map_err(Halt::from) };
+            let text = format!("the process could not be made: {}", common::error::Chain(&error));
+            // After a guard something was started: then this is an end of that.
+            if watch.crew.is_some() {
+                return Err(Halt::NotMade(text));
+            }
+            if !error.is_shortage() || began.elapsed() >= SHIM_AGAIN_FOR {
+                return Err(self.never_started(Outcome::Failed, "fork", text).into());
+            }
+            ending::wait(self.wake, pause);
+            pause = (pause * 2).min(SHIM_AGAIN.1);
+            if let Some(end) = cancelled(self.dir) {
+                return Err(Over::without_process(end).into());
+            }
+            if boot_ms() >= self.until {
+                return Err(Over::without_process(End::expired(clock::unix_ms())).into());
+            }
+        }
     }
 
     /// Makes START durable: from here on the command counts as started.

@@ -7,6 +7,7 @@ use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
+use rustix::io::Errno;
 
 use super::users::Account;
 
@@ -44,7 +45,13 @@ pub(super) fn input(content: &[u8], owner: Option<&Account>) -> io::Result<Owned
 }
 
 fn filled(name: &str, content: &[u8], owner: Option<&Account>, flags: MemfdFlags) -> io::Result<OwnedFd> {
-    let mut file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | flags)?);
+    let flags = MemfdFlags::CLOEXEC | flags;
+    let made = match rustix::fs::memfd_create(name, flags) {
+        // Some hosts allow only files that can never be executed; kernels that do not know the word do not refuse either.
+        Err(Errno::ACCESS | Errno::PERM) => rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL),
+        other => other,
+    };
+    let mut file = File::from(made?);
     file.write_all(content)?;
     file.rewind()?;
     if let Some(account) = owner {

@@ -1,6 +1,8 @@
-//! Makes processes: the shim out of the agent, and the command out of the shim. The only unsafe code of this crate.
+//! Makes processes: the shim out of the agent, and the command out of the shim. All unsafe code of this crate but one
+//! line of `signals`.
 //!
-//! Both are born inside their cgroup (`CLONE_INTO_CGROUP`). The command's process then waits at the door: it execs only
+//! Where the host has cgroups of version 2 and the kernel knows how, both are born inside theirs (`CLONE_INTO_CGROUP`);
+//! else they write themselves into it before they exec (`joins`). The command's process then waits at the door: it execs only
 //! after a byte of its shim, which is sent when START is durable. When the shim dies before, the door stays closed and
 //! the process ends without having run anything.
 
@@ -12,6 +14,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use common::limits::MAX_SIGNAL;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -31,6 +34,8 @@ pub(super) enum Step {
     OomScore = 6,
     Fence = 7,
     Look = 8,
+    /// Exec too: the file is there, and what it needs to run is not.
+    Loader = 9,
 }
 
 impl Step {
@@ -40,7 +45,7 @@ impl Step {
             Self::Setup => "setup",
             Self::User => "user",
             Self::Cwd => "cwd",
-            Self::Exec => "exec",
+            Self::Exec | Self::Loader => "exec",
             Self::Nice => "nice",
             Self::OomScore => "oom_score",
             Self::Fence => "cgroup",
@@ -57,6 +62,7 @@ impl Step {
             6 => Self::OomScore,
             7 => Self::Fence,
             8 => Self::Look,
+            9 => Self::Loader,
             _ => Self::Setup,
         }
     }
@@ -110,8 +116,6 @@ pub(super) struct Born {
 pub(super) const THERE: i32 = 0;
 /// Exit status of a look that found nothing.
 pub(super) const NOT_THERE: i32 = 1;
-/// Linux has 64 signals.
-const SIGNALS: i32 = 64;
 /// Exit status of a process that did not come to exec; its cause travels on the pipe.
 const NEVER_RAN: i32 = 127;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -208,11 +212,28 @@ pub(super) fn read_failure(pipe: &mut File) -> io::Result<Option<NotStarted>> {
     })
 }
 
-/// The clone call. `None` in the child.
+/// The new process, in the cgroup if one is given. `None` in the child.
 ///
 /// # Safety
 /// With more than one thread the child may only call what is safe in a signal handler.
 unsafe fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Born>> {
+    // SAFETY: the caller's promise.
+    match unsafe { clone_new(cgroup) } {
+        // The filters of older container engines refuse what they do not know, and not always by saying so. Without a
+        // cgroup the call has nothing that the old one lacks.
+        Err(error) if cgroup.is_none() && matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            // SAFETY: as above.
+            unsafe { clone_old() }
+        }
+        other => other,
+    }
+}
+
+/// The call that kernels before 5.3 and filters do not know.
+///
+/// # Safety
+/// As [`clone_process`].
+unsafe fn clone_new(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Born>> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: libc::CLONE_PIDFD.cast_unsigned().into(),
@@ -232,6 +253,38 @@ unsafe fn clone_process(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Bor
             // SAFETY: the kernel put a new descriptor there that nobody else owns.
             let handle = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Some(Born { pid: i32::try_from(pid).unwrap_or(i32::MAX), handle }))
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The call that everybody knows.
+///
+/// # Safety
+/// As [`clone_process`].
+unsafe fn clone_old() -> io::Result<Option<Born>> {
+    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
+    let mut pidfd: RawFd = -1;
+    let none = ptr::null_mut::<libc::c_void>();
+    // SAFETY: without CLONE_VM and with no stack of its own the child runs on its copy of this one, as after fork; the
+    // order of the last two arguments differs between machines, and both are null.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, ptr::from_mut(&mut pidfd), none, none) };
+    match (pid, pidfd) {
+        (0, _) => Ok(None),
+        (pid, 0..) if pid > 0 => {
+            // SAFETY: the kernel put a new descriptor there that nobody else owns.
+            let handle = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Some(Born { pid: i32::try_from(pid).unwrap_or(i32::MAX), handle }))
+        }
+        (pid, _) if pid > 0 => {
+            // A kernel before 5.2 has no handles for processes, and without one nobody here is watched.
+            let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+            // SAFETY: plain calls on a child that nobody else knows.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                libc::waitpid(pid, ptr::null_mut(), 0);
+            }
+            Err(io::Error::from_raw_os_error(libc::ENOSYS))
         }
         _ => Err(io::Error::last_os_error()),
     }
@@ -306,7 +359,7 @@ unsafe fn become_program(program: &Prepared<'_>, door: &OwnedFd, tell: RawFd) ->
         match program.task {
             Task::Exec(words) => {
                 exec(words, &setting.env);
-                give_up(tell, Step::Exec)
+                give_up(tell, if lacks_loader(words) { Step::Loader } else { Step::Exec })
             }
             Task::Look(path) => look(path, tell),
         }
@@ -402,6 +455,9 @@ unsafe fn become_user(account: &Account, tell: RawFd) {
         libc::setgroups(account.groups.len(), account.groups.as_ptr()) == 0
             && libc::setresgid(account.gid, account.gid, account.gid) == 0
             && libc::setresuid(account.uid, account.uid, account.uid) == 0
+            // There is a number that the calls take for "leave it as it is".
+            && libc::geteuid() == account.uid
+            && libc::getegid() == account.gid
             && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     };
     if !done {
@@ -441,6 +497,22 @@ unsafe fn exec(words: &Words, env: &[CString]) {
     unsafe { *libc::__errno_location() = if refused { libc::EACCES } else { libc::ENOENT } };
 }
 
+/// Tells whether a program that could not be found is there after all: then it is its interpreter or loader that is
+/// not. Leaves `errno` as it was.
+///
+/// # Safety
+/// Only in a child before exec, and right after it failed.
+unsafe fn lacks_loader(words: &Words) -> bool {
+    // SAFETY: plain calls on valid paths; the location is valid for this thread.
+    unsafe {
+        let failed = *libc::__errno_location();
+        let found =
+            failed == libc::ENOENT && words.candidates.iter().any(|path| libc::access(path.as_ptr(), libc::F_OK) == 0);
+        *libc::__errno_location() = failed;
+        found
+    }
+}
+
 /// No handler, nothing ignored, nothing blocked: what the agent or its starter had is not for the command.
 ///
 /// # Safety
@@ -451,7 +523,7 @@ unsafe fn reset_signals() {
         // The kernel's own structure and call: the library's refuses the two signals that it keeps for itself, and
         // leaves them ignored where somebody ignored them.
         let default = [0_u64; 4];
-        for signal in 1..=SIGNALS {
+        for signal in 1..=MAX_SIGNAL.cast_signed() {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), size_of::<u64>());
         }
         let mut none: libc::sigset_t = std::mem::zeroed();

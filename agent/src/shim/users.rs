@@ -2,12 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::time::Duration;
 
 use super::ask::ask;
-
-/// Directory services ask over the network, and try again by themselves for less than this.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+use crate::limits::DIRECTORY_ANSWERS;
 
 /// A user with everything a process needs to become it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +23,7 @@ pub(super) struct NoAnswer;
 
 /// The account of a user name or number; none: nobody here has it.
 pub(super) fn find(user: &str) -> Result<Option<Account>, NoAnswer> {
-    let local = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let local = table("/etc/passwd")?;
     match passwd(&local, user) {
         Some(account) => Ok(Some(account)),
         None => Ok(getent("passwd", user)?.and_then(|answer| passwd(&answer, user))),
@@ -37,10 +34,10 @@ pub(super) fn find(user: &str) -> Result<Option<Account>, NoAnswer> {
 /// is silent is an error: with fewer groups than it has, a user is somebody else.
 pub(super) fn find_with_groups(user: &str) -> Result<Option<Account>, NoAnswer> {
     let Some(mut account) = find(user)? else { return Ok(None) };
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let groups = table("/etc/group")?;
     account.groups = memberships(&groups, &account);
     if let Some(answer) = getent("initgroups", &account.name)? {
-        for group in answer.split_ascii_whitespace().skip(1).filter_map(|group| group.parse().ok()) {
+        for group in answer.split_ascii_whitespace().skip(1).filter_map(common::user::number) {
             if !account.groups.contains(&group) {
                 account.groups.push(group);
             }
@@ -49,13 +46,24 @@ pub(super) fn find_with_groups(user: &str) -> Result<Option<Account>, NoAnswer> 
     Ok(Some(account))
 }
 
+/// A file of accounts; a byte in it that is no text spoils its own line only. One that is not there is empty; one that
+/// cannot be read must not pass for that: a user would have fewer groups than he has.
+fn table(path: &str) -> Result<String, NoAnswer> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(_) => Err(NoAnswer),
+    }
+}
+
 fn passwd(table: &str, user: &str) -> Option<Account> {
-    let number: Option<u32> = user.parse().ok();
+    let number = common::user::number(user);
     let mut by_number = None;
     for line in table.lines() {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, shell] = fields.as_slice() else { continue };
-        let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else { continue };
+        // Not the largest: as user or group it would mean "stay who you are".
+        let (Some(uid), Some(gid)) = (common::user::number(uid), common::user::number(gid)) else { continue };
         let account = || Account {
             name: (*name).to_owned(),
             uid,
@@ -80,7 +88,7 @@ fn memberships(table: &str, account: &Account) -> Vec<u32> {
     for line in table.lines() {
         let fields: Vec<&str> = line.split(':').collect();
         let [_, _, gid, members] = fields.as_slice() else { continue };
-        if let Ok(gid) = gid.parse()
+        if let Some(gid) = common::user::number(gid)
             && members.split(',').any(|member| member == account.name)
             && !found.contains(&gid)
         {
@@ -95,7 +103,7 @@ fn getent(database: &str, key: &str) -> Result<Option<String>, NoAnswer> {
     if key.starts_with('-') {
         return Ok(None);
     }
-    match ask("getent", &[database, key], ANSWER_WITHIN) {
+    match ask("getent", &[database, key], DIRECTORY_ANSWERS) {
         Ok((status, answer)) => Ok(status.success().then_some(answer)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(_) => Err(NoAnswer),
@@ -115,6 +123,11 @@ mod tests {
         assert_eq!(passwd(PASSWD, "0").map(|account| account.name), Some("root".to_owned()));
         assert_eq!(passwd(PASSWD, "7").map(|account| account.shell), Some("/bin/sh".to_owned()));
         assert_eq!(passwd(PASSWD, "nobody"), None);
+        for odd in ["+0", "00", "-0", "0x0"] {
+            assert_eq!(passwd(PASSWD, odd), None, "{odd}");
+        }
+        let nobodys = "ghost:x:4294967295:0::/:\nshade:x:5:4294967295::/:\n";
+        assert_eq!((passwd(nobodys, "ghost"), passwd(nobodys, "shade")), (None, None));
     }
 
     #[test]

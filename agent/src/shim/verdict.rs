@@ -1,7 +1,6 @@
-//! What the end of a command says about its processes. Decides, and does nothing.
+//! What the end of a command says about its processes. Decides, and does nothing: no clock, no files.
 
-use common::clock;
-use common::model::Outcome;
+use common::model::{Flag, Outcome};
 use common::wire::Command;
 use nix::errno::Errno;
 use rustix::process::WaitStatus;
@@ -27,8 +26,15 @@ pub(super) enum Course {
     Stopped,
 }
 
+/// When a command began, as START has it, and when it was over: Unix milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) started_ms: u64,
+    pub(super) finished_ms: u64,
+}
+
 /// The end, without what the kernel counted and without streams.
-pub(super) fn end(command: &Command, program: &Program, watch: &Watch<'_>, course: Course, started_ms: u64) -> End {
+pub(super) fn end(command: &Command, program: &Program, watch: &Watch<'_>, course: Course, span: Span) -> End {
     let status = match course {
         Course::Ran(_) => watch.status(),
         _ => None,
@@ -41,10 +47,10 @@ pub(super) fn end(command: &Command, program: &Program, watch: &Watch<'_>, cours
         (None, Course::Ran(_)) if code == Some(0) => Outcome::Succeeded,
         (None, _) => Outcome::Failed,
     };
-    let mut end = End::without_process(outcome, clock::unix_ms());
-    end.flags.extend(watch.flags.iter().map(|flag| (*flag).to_owned()));
+    let mut end = End::without_process(outcome, span.finished_ms);
+    end.flags.extend(watch.flags.iter().map(ToString::to_string));
     if watch.crew.as_ref().is_some_and(|crew| crew.escaped) {
-        end.flags.push("escaped".to_owned());
+        end.flags.push(Flag::Escaped.to_string());
     }
     match &watch.cause {
         Some(Cause::Cancel(request)) => {
@@ -63,7 +69,7 @@ pub(super) fn end(command: &Command, program: &Program, watch: &Watch<'_>, cours
         Course::GuardFailed(text) => Some(("guard", text)),
         Course::NotMade(text) => Some(("fork", text)),
         Course::Skipped(value) => {
-            end.flags.push("skipped".to_owned());
+            end.flags.push(Flag::Skipped.to_string());
             end.value = value;
             None
         }
@@ -83,7 +89,7 @@ pub(super) fn end(command: &Command, program: &Program, watch: &Watch<'_>, cours
     }
     // A process that was refused its program has not begun; a guard that was asked has.
     if let Some(duration) = watch.duration().filter(|_| end.changed || before_main) {
-        end.started_ms = started_ms;
+        end.started_ms = span.started_ms;
         end.duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     }
     end
@@ -118,26 +124,17 @@ fn explain(command: &Command, words: &Words, not: NotStarted) -> String {
         Step::Nice => format!("change the priority by {}", command.nice),
         Step::OomScore => format!("set the OOM score to {}", command.oom_score),
         Step::Look => "look".to_owned(),
-        Step::Exec => format!("execute {}", words.name()),
+        Step::Exec | Step::Loader => format!("execute {}", words.name()),
     };
     let mut text = format!("cannot {what}: {}", errno(not.errno));
-    if not.step == Step::Exec && not.errno == libc::ENOENT {
-        match &words.path {
-            Some(path) => text.push_str(&format!("; looked for in {}", common::escape::text(path))),
-            None if is_there(words) => text.push_str("; the file is there, but not the interpreter or loader it names"),
-            None => {}
+    match (not.step, &words.path) {
+        (Step::Loader, _) => text.push_str("; the file is there, but not the interpreter or loader it names"),
+        (Step::Exec, Some(path)) if not.errno == libc::ENOENT => {
+            text.push_str(&format!("; looked for in {}", common::escape::text(path)));
         }
+        _ => {}
     }
     text
-}
-
-/// Whether a program that could not be found exists after all. Its own process has just looked there, so this does not
-/// hang where that one did not.
-fn is_there(words: &Words) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let mut paths =
-        words.candidates.iter().map(|path| std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())));
-    paths.any(|path| path.is_absolute() && path.exists())
 }
 
 fn errno(code: i32) -> String {

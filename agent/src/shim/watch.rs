@@ -19,6 +19,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::limits;
+use common::model::Flag;
 use common::wire::Command;
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,23 +31,7 @@ use super::output::StreamWriter;
 use super::pace::Pace;
 use crate::commands::request::{self, CancelRequest};
 use crate::commands::status::ShimPhase;
-
-/// How long the pipes of a command that is gone may be held open by somebody else.
-const DRAIN: Duration = Duration::from_secs(2);
-/// One read: a turn of the loop takes no longer than this needs.
-const BUFFER: usize = 256 * 1024;
-/// A kill is repeated so often while something lives: forks may have been on their way.
-const KILL_AGAIN: Duration = Duration::from_millis(100);
-/// After so long it is said that something does not die, and which processes that are.
-const STUCK: Duration = Duration::from_secs(5);
-/// From then on it is killed, looked for and named this often: whatever holds it takes its time.
-const STUCK_AGAIN: Duration = Duration::from_secs(1);
-/// What cannot be held at once is tried again after this.
-const HOLD_AGAIN: Duration = Duration::from_millis(100);
-/// What is held by signals alone, without a cgroup, can be woken by anybody: it is looked after this often.
-const HOLD_LOOK: Duration = Duration::from_secs(1);
-/// Names of processes that do not die: more would not help anybody.
-const STUCK_NAMED: usize = 32;
+use crate::limits::{DRAIN, HOLD_AGAIN, HOLD_LOOK, KILL_AGAIN, SHIM_READ, STUCK, STUCK_AGAIN, STUCK_NAMED};
 
 /// Why the command was stopped by us.
 #[derive(Debug, Clone)]
@@ -149,7 +134,9 @@ pub(super) struct Watch<'a> {
     pub(super) crew: Option<Crew>,
     pub(super) taps: [Tap; 2],
     pub(super) cause: Option<Cause>,
-    pub(super) flags: Vec<&'static str>,
+    pub(super) flags: Vec<Flag>,
+    /// Strays that were kept hold pipes that are still open: somebody has to go on reading.
+    pub(super) pipes_go_on: bool,
     /// Something was killed in the command's cgroup: kernels exist that kill whatever is born in it after that by
     /// somebody outside of it, while those that move there are left alone.
     pub(super) killed: bool,
@@ -184,6 +171,7 @@ impl<'a> Watch<'a> {
             taps,
             cause: None,
             flags: Vec::new(),
+            pipes_go_on: false,
             killed: false,
             role: Role::Main,
             stage: Stage::Running,
@@ -193,7 +181,7 @@ impl<'a> Watch<'a> {
             cancels: 0,
             stuck: Vec::new(),
             pace: Pace::new(manners.quota),
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; SHIM_READ],
         }
     }
 
@@ -368,7 +356,7 @@ impl<'a> Watch<'a> {
         match &mut self.stage {
             Stage::Running | Stage::Lingering { .. } => {
                 if matches!(self.stage, Stage::Lingering { .. }) {
-                    self.flag("strays_killed");
+                    self.flag(Flag::StraysKilled);
                 }
                 if grace.is_zero() {
                     self.start_killing(now);
@@ -457,7 +445,7 @@ impl<'a> Watch<'a> {
             }
             Stage::Running if status.is_some() => {
                 if self.role == Role::Main {
-                    self.flag("strays_killed");
+                    self.flag(Flag::StraysKilled);
                 }
                 self.start_killing(now);
             }
@@ -473,14 +461,15 @@ impl<'a> Watch<'a> {
         match self.stage {
             Stage::Draining { until } if empty || now >= until => {
                 if !empty {
-                    self.flag("pipe_held");
+                    self.flag(Flag::PipeHeld);
                 }
                 self.stage = Stage::Done;
             }
             Stage::Lingering { until } if empty || now >= until => {
-                self.flag("strays_kept");
+                self.flag(Flag::StraysKept);
                 if !empty {
-                    self.flag("output_cut");
+                    self.flag(Flag::OutputCut);
+                    self.pipes_go_on = true;
                 }
                 self.stage = Stage::Done;
             }
@@ -498,7 +487,7 @@ impl<'a> Watch<'a> {
             self.stuck = crew.alive();
             self.stuck.sort_unstable();
             self.stuck.truncate(STUCK_NAMED);
-            self.flag("stuck");
+            self.flag(Flag::Stuck);
         }
         // What has just gone is seen in the next turn, at once.
         let again = if self.gone() { now } else { now + pause };
@@ -521,7 +510,7 @@ impl<'a> Watch<'a> {
         self.notifier.flush(now);
     }
 
-    fn flag(&mut self, flag: &'static str) {
+    fn flag(&mut self, flag: Flag) {
         if !self.flags.contains(&flag) {
             self.flags.push(flag);
         }

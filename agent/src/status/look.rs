@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use super::about::About;
 use super::report::{AgentReport, CommandReport, Disk, Phase, Report, Unreadable};
 use crate::commands::accept::WAKE;
+use crate::commands::layout::SECTOR;
 use crate::commands::status::{ShimPhase, ShimStatus};
 use crate::commands::{RecordError, kept, layout, record, reserve, segment, status};
 
@@ -116,7 +117,7 @@ fn disk(state_dir: &Path, about: Option<&About>) -> Disk {
     Disk {
         free: found.as_ref().map(|found| found.f_bavail.saturating_mul(found.f_frsize)),
         total: found.as_ref().map(|found| found.f_blocks.saturating_mul(found.f_frsize)),
-        reserve: taken.map_or(0, |file| file.blocks().saturating_mul(512).min(file.len())),
+        reserve: taken.map_or(0, |file| file.blocks().saturating_mul(SECTOR).min(file.len())),
         reserve_wanted: about.map(|about| about.reserve),
     }
 }

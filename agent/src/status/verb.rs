@@ -11,14 +11,11 @@ use common::error::Chain;
 
 use super::look::{LookError, look};
 use super::show;
-use crate::config::AgentConfig;
+use crate::args::USAGE;
+use crate::config::{AgentConfig, DEFAULT_FILE};
 
-/// Where the configuration is when nobody says.
-const CONFIG: &str = "/etc/paprika/agent/agent.yml";
 /// Something could not be read.
 const FAILED: u8 = 1;
-/// The command line or the configuration makes no sense.
-const USAGE: u8 = 2;
 /// The directory is somebody else's.
 const NOT_ALLOWED: u8 = 3;
 /// There is no such directory.
@@ -37,7 +34,7 @@ struct StatusArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state_dir: Option<PathBuf>,
     /// The configuration file that names the state directory.
-    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
     /// A table for people, or JSON for programs.
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -125,6 +122,8 @@ fn configured(file: &Path) -> Result<PathBuf, StatusError> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use clap::CommandFactory;
 
     use super::*;
@@ -141,7 +140,7 @@ mod tests {
 
     #[test]
     fn every_way_to_fail_has_its_exit_code() {
-        let Ok(folder) = tempfile::tempdir() else { return };
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_string_lossy().into_owned();
         assert_eq!(code(&["--state-dir", &format!("{path}/none")]), Some(NOT_FOUND));
         assert_eq!(code(&["--state-dir", &path]), Some(NOT_FOUND), "a folder that is none of an agent");

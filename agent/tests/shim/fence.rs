@@ -311,7 +311,7 @@ fn when_the_machine_goes_down_what_runs_is_cancelled_and_what_waits_is_not() {
             running.wait_for_output("up");
         }
         let began = Instant::now();
-        assert_eq!(hold::end_commands(house.state.path(), hold::END_WITHIN), Vec::<Uid>::new());
+        assert_eq!(hold::end_commands(house.state.path(), agent::limits::END_WITHIN), Vec::<Uid>::new());
         assert!(began.elapsed() < BOUND);
         let ended = |running: Running<'_>| {
             let dir = running.dir.clone();

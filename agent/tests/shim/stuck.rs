@@ -19,8 +19,13 @@ impl Freezer {
             return None;
         }
         let folder = mount.join(format!("paprika-test-stuck-{}", std::process::id()));
-        std::fs::create_dir(&folder).ok()?;
-        Some(Self(folder))
+        match std::fs::create_dir(&folder) {
+            Ok(()) => Some(Self(folder)),
+            Err(error) => {
+                not_run("stuck", &format!("{} cannot be made: {error}", folder.display()));
+                None
+            }
+        }
     }
 
     fn take(&self, pid: i32) {

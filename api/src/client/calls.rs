@@ -149,9 +149,10 @@ impl Client {
         self.call(self.get(words.behind("/commands"))).await
     }
 
-    /// Stops a command.
+    /// Stops a command. Each call is a wish of its own: a second one skips the grace of the first. A call that is sent
+    /// again because its answer was lost stays the same wish, by its key.
     pub async fn cancel(&self, id: u64, request: &CancelRequest) -> Result<CancelAnswer, ClientError> {
-        self.call(self.post(format!("/commands/{id}/cancel"), request)?.repeatable()).await
+        self.call(self.post(format!("/commands/{id}/cancel"), request)?.keyed()).await
     }
 
     /// Pauses a command.

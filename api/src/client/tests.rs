@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::{Client, ClientError, Endpoint, OutputEvent, RawPiece};
 use crate::base64;
-use crate::commands::{CommandRequest, OutputCursor};
+use crate::commands::{CancelRequest, CommandRequest, OutputCursor};
 use crate::tokens::{Scope, TokenRequest};
 
 /// What the server does with a connection after it read a request.
@@ -122,6 +122,21 @@ async fn a_start_without_an_answer_is_repeated_with_the_same_key() {
     let keys: Vec<_> = seen.iter().map(|request| header(request, "idempotency-key").unwrap()).collect();
     assert_eq!(keys.len(), 3);
     assert!(keys[0].len() == 32 && keys.iter().all(|key| *key == keys[0]));
+}
+
+#[tokio::test]
+async fn a_cancel_without_an_answer_is_repeated_as_the_same_wish_and_the_next_call_is_another() {
+    let answer = format!(r#"{{"answer":"cancel_pending","phase":"running","command":{}}}"#, command());
+    let server = Server::start([
+        Act::Last(String::new()),
+        Act::Answer(json("202 Accepted", &answer)),
+        Act::Answer(json("202 Accepted", &answer)),
+    ]);
+    server.client.cancel(7, &CancelRequest::default()).await.unwrap();
+    server.client.cancel(7, &CancelRequest::default()).await.unwrap();
+    let seen = server.seen().await;
+    let keys: Vec<_> = seen.iter().map(|request| header(request, "idempotency-key").unwrap()).collect();
+    assert!(keys.len() == 3 && keys[0] == keys[1] && keys[1] != keys[2], "{keys:?}");
 }
 
 #[tokio::test]

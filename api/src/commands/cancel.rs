@@ -14,7 +14,8 @@ pub struct CancelRequest {
     /// Why; shown with the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How long it may take to end by itself before it is killed; the agent's default when absent.
+    /// How long it may take to end by itself before it is killed; when absent the command's own, else 10 s. A second
+    /// cancel without it skips what is left; one with it counts only where it is shorter than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "10s"))]
     pub grace: Option<HumanDuration>,

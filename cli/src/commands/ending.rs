@@ -1,7 +1,7 @@
 //! What the end of a command means: the exit code for a script and the sentence for a person.
 
 use api::commands::Command;
-use common::model::Phase;
+use common::model::{Flag, Phase};
 
 use super::held;
 
@@ -96,7 +96,7 @@ pub(super) fn signal_name(signal: u32) -> String {
 /// Says which guard kept a finished command from running, and what it saw.
 #[must_use]
 pub(super) fn skipped(command: &Command) -> Option<String> {
-    if !command.flags.iter().any(|flag| flag == "skipped") {
+    if !Flag::Skipped.is_in(&command.flags) {
         return None;
     }
     let said = |key| command.value.as_ref().and_then(|value| value.get(key)).and_then(|text| text.as_str());

@@ -1,29 +1,35 @@
 //! What the agent observed about the end of a command: stable words for programs, sentences for people.
 
-/// Every word an agent knows, what it means, and whether it is told unasked: about what may still be there, and about
-/// bytes that are missing.
-const WORDS: [(&str, bool, &str); 13] = [
-    ("skipped", false, "a guard skipped it: nothing was run"),
-    ("strays_killed", false, "what it left running was killed when it had ended"),
-    ("strays_kept", false, "what it left running was left alone, as --keep-strays asks"),
-    ("pipe_held", true, "something outside of it held its output open; what that wrote later is not kept"),
-    ("output_cut", true, "what it left running held its output open for too long; what that writes later is dropped"),
-    ("disk_full", true, "the host's disk was full; the output that found no room is a gap"),
-    ("disk_error", true, "the host's disk failed to keep its output; what is here may not be all of it"),
-    ("stuck", false, "processes of it hung in the kernel and took long to die when they were killed"),
-    ("escaped", true, "processes of it had left its control group"),
-    ("no_cgroup", false, "it had no control group of its own"),
+use common::model::Flag;
+
+/// Every observation, what it means, and whether it is told unasked: about what may still be there, and about bytes that
+/// are missing.
+const WORDS: [(Flag, bool, &str); Flag::ALL.len()] = [
+    (Flag::Skipped, false, "a guard skipped it: nothing was run"),
+    (Flag::StraysKilled, false, "what it left running was killed when it had ended"),
+    (Flag::StraysKept, false, "what it left running was left alone, as --keep-strays asks"),
+    (Flag::PipeHeld, true, "something outside of it held its output open; what that wrote later is not kept"),
     (
-        "limits_not_enforced",
+        Flag::OutputCut,
+        true,
+        "what it left running held its output open for too long; what that writes later is dropped",
+    ),
+    (Flag::DiskFull, true, "the host's disk was full; the output that found no room is a gap"),
+    (Flag::DiskError, true, "the host's disk failed to keep its output; what is here may not be all of it"),
+    (Flag::Stuck, false, "processes of it hung in the kernel and took long to die when they were killed"),
+    (Flag::Escaped, true, "processes of it had left its control group"),
+    (Flag::NoCgroup, false, "it had no control group of its own"),
+    (
+        Flag::LimitsNotEnforced,
         true,
         "the host cannot enforce a limit of it; it ran without that limit, as --best-effort allows",
     ),
     (
-        "oom_by_host",
+        Flag::OomByHost,
         false,
         "the kernel killed in it because the whole host was short of memory, not because of its own limit",
     ),
-    ("alive", true, "processes of it may still be alive"),
+    (Flag::Alive, true, "processes of it may still be alive"),
 ];
 
 /// Says what a flag means; the word itself where nobody here knows it.
@@ -41,10 +47,10 @@ pub(super) fn is_worth_a_note(flag: &str) -> bool {
 }
 
 /// Looks a flag up; what stands behind a colon is its detail.
-fn known(flag: &str) -> Option<(&'static str, bool, &str)> {
-    let (word, detail) = flag.split_once(':').unwrap_or((flag, ""));
-    let (_, is_told, sentence) = WORDS.into_iter().find(|(known, ..)| *known == word.trim())?;
-    Some((sentence, is_told, detail.trim()))
+fn known(text: &str) -> Option<(&'static str, bool, &str)> {
+    let (flag, detail) = Flag::read(text)?;
+    let (_, is_told, sentence) = WORDS.into_iter().find(|(known, ..)| *known == flag)?;
+    Some((sentence, is_told, detail))
 }
 
 #[cfg(test)]
@@ -65,10 +71,15 @@ mod tests {
     }
 
     #[test]
-    fn the_page_for_operators_has_every_flag() {
-        let page = include_str!("../../../docs/commands.md");
-        for (word, ..) in WORDS {
-            assert!(page.contains(&format!("| `{word}`")), "docs/commands.md does not explain {word}");
+    fn every_flag_has_its_sentence_and_stands_in_both_pages() {
+        let operators = include_str!("../../../docs/commands.md");
+        let protocol = include_str!("../../../docs/protocol.md");
+        let (_, list) = protocol.split_once("`flags` of a result are stable words").unwrap_or_default();
+        let (list, _) = list.split_once("\n\n").unwrap_or_default();
+        for flag in Flag::ALL {
+            assert!(known(flag.word()).is_some(), "{flag} has no sentence");
+            assert!(operators.contains(&format!("| `{flag}`")), "docs/commands.md does not explain {flag}");
+            assert!(list.contains(&format!("`{flag}`")), "docs/protocol.md does not list {flag}");
         }
     }
 }

@@ -19,14 +19,15 @@ pub(super) async fn resume(client: &Client, printer: Printer, args: &ResumeArgs)
 
 /// Says what became of the wish; only what its agent has said is told as done.
 fn sentence(command: &Command) -> String {
-    let is_told = command.pause.as_ref().is_some_and(|pause| pause.pending);
+    let is_pending = command.pause.as_ref().is_some_and(|pause| pause.pending);
     let is_to_pause = command.pause.as_ref().is_some_and(|pause| pause.paused);
-    let what = match (is_to_pause, is_told) {
+    let what = match (is_to_pause, is_pending) {
         (true, true) if !command.agent_reachable => "is paused when its agent is back",
         (true, _) if command.phase == Phase::Paused => "is paused",
         (true, _) => "is being paused",
         (false, true) if !command.agent_reachable => "goes on when its agent is back",
-        (false, _) => "goes on",
+        (false, true) => "is being resumed",
+        (false, false) => "goes on",
     };
     format!("{}  {}  {what}\n", command.id, command.agent)
 }
@@ -47,7 +48,8 @@ mod tests {
             (Phase::Running, wish(true, false), true, "is being paused"),
             (Phase::Running, wish(true, true), false, "is paused when its agent is back"),
             (Phase::Paused, wish(true, false), true, "is paused"),
-            (Phase::Paused, wish(false, true), true, "goes on"),
+            (Phase::Paused, wish(false, true), true, "is being resumed"),
+            (Phase::Running, wish(false, false), true, "goes on"),
             (Phase::Paused, wish(false, true), false, "goes on when its agent is back"),
             (Phase::Running, None, true, "goes on"),
         ] {

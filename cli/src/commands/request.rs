@@ -40,7 +40,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// The arguments of `script.run`: the file itself travels, nothing is copied to the host.
+/// The arguments of `script.run`: its text travels, and stands in the record of the command.
 fn script(path: &Path, args: &RunArgs) -> Result<Map<String, Value>, Failure> {
     let bad = |why: &str| Failure::new(Kind::Usage, format!("--script {} {why}", path.display()));
     let most = MAX_ARGS_BYTES / 1024;

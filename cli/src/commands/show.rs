@@ -3,7 +3,7 @@
 use api::client::Client;
 use api::commands::{Command, LimitsRequest, Pause};
 use api::time::Time;
-use common::model::Phase;
+use common::model::{Flag, Phase};
 use serde_json::Value;
 
 use super::held::{self, Hold};
@@ -76,7 +76,7 @@ fn text(command: &Command, now: Time) -> String {
         add("tasks peak", usage.tasks_peak.map(|tasks| tasks.to_string()));
     }
     add("isolation", command.isolation.clone());
-    for flag in command.flags.iter().filter(|flag| *flag != "skipped") {
+    for flag in command.flags.iter().filter(|flag| *flag != Flag::Skipped.word()) {
         add("note", Some(flags::sentence(flag)));
     }
     for (name, stream) in &command.streams {

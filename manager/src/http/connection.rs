@@ -24,17 +24,10 @@ use tracing::debug;
 
 use super::gate::Door;
 use super::stall::Unstalled;
+use crate::limits::{DRAIN, HANDSHAKE, MAX_BUFFER, MAX_HEADERS};
 
-/// From the accepted socket to the end of the TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the head of a request; also how long a connection may be idle between two requests.
 pub(super) const HEAD: Duration = Duration::from_secs(10);
-/// How long requests in progress may take to end when the manager stops.
-const DRAIN: Duration = Duration::from_secs(5);
-/// Header lines of a request: ours have ten.
-const MAX_HEADERS: usize = 64;
-/// Bytes of a head, and bytes of an answer that wait for a slow reader.
-const MAX_BUFFER: usize = 64 * 1024;
 
 /// What all connections have in common.
 #[derive(Clone)]

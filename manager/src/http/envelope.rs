@@ -18,10 +18,9 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span};
 
 use super::problem::Refusal;
+use crate::limits::MAX_REQUEST_ID;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest request id that is taken from a peer: a UUID with room.
-const MAX_REQUEST_ID: usize = 64;
 /// Answers are JSON or bytes: nothing in them may be run, loaded or framed.
 const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 

@@ -1,7 +1,5 @@
 //! How requests are read: the caller, the parts of the path, JSON bodies, idempotency keys. Whatever is wrong says where.
 
-use std::time::Duration;
-
 use axum::Json as AxumJson;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
@@ -19,14 +17,11 @@ use tokio::time::timeout;
 use super::gate::Standing;
 use super::problem::Refusal;
 use super::query;
+use crate::limits::{BODY_WAIT, MAX_KEY};
 use crate::service::Caller;
 
 /// Largest body: a megabyte, and standard input in base64 beside it.
 pub(super) const MAX_BODY: usize = 1024 * 1024 + common::limits::MAX_STDIN_BYTES.div_ceil(3) * 4;
-/// How long a body may take to arrive.
-const BODY: Duration = Duration::from_secs(30);
-/// Longest idempotency key.
-const MAX_KEY: usize = 255;
 
 /// Who asks. The gate put it there.
 pub(super) struct Authenticated(pub(super) Caller);
@@ -153,7 +148,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Refusal> {
-    match timeout(BODY, to_bytes(body, MAX_BODY)).await {
+    match timeout(BODY_WAIT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => {
             Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large")
@@ -161,7 +156,7 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
         }
         Ok(Err(_)) => Err(Refusal::invalid("body", "the body ended early")),
         Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body took too long")
-            .detail(format!("a body must arrive within {} s", BODY.as_secs()))),
+            .detail(format!("a body must arrive within {} s", BODY_WAIT.as_secs()))),
     }
 }
 

@@ -6,8 +6,6 @@
 //! ```
 //! The row is read before the streams, so that "complete" is only believed of bytes that were already readable.
 
-use std::time::Duration;
-
 use api::base64;
 use api::commands::{NEXT_OFFSET, OutputChunk, OutputCursor};
 use bytes::Bytes;
@@ -25,14 +23,8 @@ use super::body::{Cut, Source, Step};
 use super::convert;
 use super::gate::Standing;
 use super::sse;
+use crate::limits::{EVENT_PIECE, RAW_PIECE, ROW_AGE};
 use crate::service::{Caller, CommandView, Service, ServiceError};
-
-/// Bytes of one piece of a raw body.
-const RAW_PIECE: usize = 64 * 1024;
-/// Bytes of one event: 64 KiB when written in base64.
-const EVENT_PIECE: usize = 48 * 1024;
-/// How old the row may be while a flood of output is read: so long a change of phase may wait behind it.
-const ROW_AGE: Duration = Duration::from_millis(250);
 
 /// What both kinds of readers have in common.
 pub(super) struct Reader {

@@ -3,17 +3,11 @@
 //! An agent has a certificate, so it may be wrong for a while, e.g. after an upgrade. It may not fill the log's disk, nor
 //! keep the manager busy with refusing it.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::inbound::Violation;
 use super::strangers::{Turn, Window};
-
-/// Malformed frames that a session survives within [`SPAN`]: many more than a fleet's worst bug made so far, few enough
-/// that refusing them costs nothing.
-const MAX_MALFORMED: u32 = 1_000;
-const SPAN: Duration = Duration::from_secs(60);
+use crate::limits::{MALFORMED_SPAN, MAX_MALFORMED};
 
 /// The patience with one session.
 #[derive(Debug)]
@@ -42,7 +36,7 @@ impl Complaints {
     /// # Errors
     /// When there were too many.
     pub(super) fn malformed(&mut self, now: Instant) -> Result<(), Violation> {
-        if now.duration_since(self.began) >= SPAN {
+        if now.duration_since(self.began) >= MALFORMED_SPAN {
             (self.began, self.malformed) = (now, 0);
         }
         self.malformed += 1;
@@ -59,9 +53,9 @@ mod tests {
         let start = Instant::now();
         let mut complaints = Complaints::new(start);
         assert!((0..MAX_MALFORMED).all(|_| complaints.malformed(start).is_ok()));
-        assert!(complaints.malformed(start + SPAN / 2).is_err());
+        assert!(complaints.malformed(start + MALFORMED_SPAN / 2).is_err());
         assert!(
-            (0..MAX_MALFORMED).all(|_| complaints.malformed(start + SPAN).is_ok()),
+            (0..MAX_MALFORMED).all(|_| complaints.malformed(start + MALFORMED_SPAN).is_ok()),
             "a minute later it is forgiven"
         );
     }

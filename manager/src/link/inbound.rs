@@ -10,7 +10,6 @@
 //! about one command is refused and does not: the next session would only hear it again (protocol R-RES-6).
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use common::crash;
 use common::credit::ReceiveWindow;
@@ -34,16 +33,9 @@ use super::listing::Listing;
 use super::messages::{self, Malformed};
 use super::questions::{Question, Questions, Refused};
 use super::reconcile::{Own, judge_page};
+use crate::limits::{MAX_IN_FLIGHT, MAX_OUTPUT_PIECES, RETRY_AFTER_HOLE};
 use crate::registry::SessionHandle;
 use crate::service::Service;
-
-/// Calls of the store that one session may have under way; beyond it the session stops reading.
-const MAX_IN_FLIGHT: usize = 256;
-/// Pieces of output that may wait while an append is under way. Credit bounds their bytes; gaps and single bytes cost as
-/// much as the frames they came in.
-const MAX_PIECES: usize = 1_024;
-/// When to come back after output did not join what is stored.
-const RETRY_AFTER_HOLE: Duration = Duration::from_millis(500);
 
 /// A frame for the agent, in lane control.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,7 +166,7 @@ impl Inbound {
     pub fn has_room(&self) -> bool {
         self.flight.len() + self.early.len() < MAX_IN_FLIGHT
             && self.listing.has_room()
-            && self.output.len() < MAX_PIECES
+            && self.output.len() < MAX_OUTPUT_PIECES
     }
 
     /// Tells whether nothing is under way.

@@ -13,14 +13,7 @@ use store::types::{Held, Import};
 
 use super::inbound::Violation;
 use super::messages::{self, Malformed};
-
-/// Items that one inventory may list: ten years of tombstones of a busy host.
-const MAX_LISTED: usize = 1_000_000;
-/// Commands that one session may bring that nobody here knows: the past of a busy host since any backup. The next session
-/// may bring more.
-const MAX_DESCRIBED: usize = 10_000;
-/// Pages that wait for the one under judgement.
-const MAX_PAGES: usize = 4;
+use crate::limits::{MAX_DESCRIBED, MAX_LISTED, MAX_PAGES};
 
 /// A page that is ready to be judged.
 pub(super) struct Listed {

@@ -18,15 +18,9 @@ use store::types::{
     Progress, ProgressReport, Reported, Request, StreamEnd,
 };
 
+use crate::limits::{MAX_FLAGS, MAX_RESULT_PIECES, MAX_VALUE_BYTES};
 use crate::service::validate::{GUARDS, SCRIPT_RUN};
 
-/// Largest answer of an operation without a process.
-const MAX_VALUE_BYTES: usize = 64 * 1024;
-/// Flags of one result.
-const MAX_FLAGS: usize = 64;
-/// Gaps and segments of one result, all streams together: an agent keeps a thousand of each, and every reader of the row
-/// pays for them. (protocol R-RES-7)
-const MAX_PIECES: usize = 2_000;
 /// What a command is called of which its agent remembers no more than the end.
 const UNKNOWN_OPERATION: &str = "unknown";
 
@@ -81,7 +75,9 @@ pub fn reported(said: &wire::CommandResult) -> Checked<Reported> {
         return Err(Malformed("the value of a result is too large"));
     }
     let pieces = |count: fn(&wire::StreamEnd) -> usize| said.streams.iter().map(count).sum::<usize>();
-    if pieces(|stream| stream.gaps.len()) > MAX_PIECES || pieces(|stream| stream.segments.len()) > MAX_PIECES {
+    if pieces(|stream| stream.gaps.len()) > MAX_RESULT_PIECES
+        || pieces(|stream| stream.segments.len()) > MAX_RESULT_PIECES
+    {
         return Err(Malformed("a result names too many gaps or segments"));
     }
     let value = match said.value.is_empty() {
@@ -393,9 +389,9 @@ mod tests {
             ];
             reported(&wire::CommandResult { outcome: wire::Outcome::Succeeded.into(), streams, ..Default::default() })
         };
-        assert!(result(MAX_PIECES, MAX_PIECES).is_ok());
-        assert!(result(MAX_PIECES + 1, 0).is_err());
-        assert!(result(0, MAX_PIECES + 1).is_err());
+        assert!(result(MAX_RESULT_PIECES, MAX_RESULT_PIECES).is_ok());
+        assert!(result(MAX_RESULT_PIECES + 1, 0).is_err());
+        assert!(result(0, MAX_RESULT_PIECES + 1).is_err());
     }
 
     #[test]
@@ -413,7 +409,14 @@ mod tests {
 
     #[test]
     fn a_grace_is_never_mistaken_for_the_default() {
-        let wish = |grace| Cancel { by: store::types::Actor("a".to_owned()), reason: None, at: 0, grace };
+        let wish = |grace| Cancel {
+            by: store::types::Actor("a".to_owned()),
+            reason: None,
+            at: 0,
+            grace,
+            begun: None,
+            keys: Vec::new(),
+        };
         let sent = |grace| cancel(Uid([1; 16]), CommandId(1), &wish(grace), 0, Generation(1)).grace_ms;
         assert_eq!(sent(None), limits::GRACE_UNSET);
         assert_eq!(sent(Some(Duration::ZERO)), 0);

@@ -1,19 +1,13 @@
 //! What a session asked its agent and was not answered yet, and what a refusal of it means. No calls of the store here.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use common::id::Uid;
 use common::wire::nak;
 use store::types::{AckAnswer, Millis, PauseHeard};
 
 use super::messages;
-
-/// Questions whose answer is awaited; older ones are forgotten here, which costs only the meaning of a late answer: what
-/// was not answered is asked again.
-const MAX_AWAITED: usize = 10_000;
-/// When an agent that was told to wait may be asked again.
-const BUSY_AGENT: Duration = Duration::from_secs(1);
+use crate::limits::{BUSY_AGENT, MAX_AWAITED};
 
 /// One question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

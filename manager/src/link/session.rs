@@ -4,7 +4,6 @@
 //! its last word fences it: frames that arrive behind it no longer count (protocol R-SESSION-5).
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use common::error::Chain;
 use common::frame::FrameError;
@@ -25,17 +24,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::inbound::{Answer, Inbound};
 use super::messages;
+use crate::limits::{GOODBYE, MAX_ANSWERS, MAX_QUEUED, ORDERS_AT_ONCE};
 use crate::registry::{Order, Orders, SessionHandle};
 use crate::service::Service;
-
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(2);
-/// Answers that may wait for a slow agent before its frames are no longer read.
-const MAX_ANSWERS: usize = 1_024;
-/// Bytes that may wait before orders are no longer taken: a few large commands.
-const MAX_QUEUED: usize = 2 * 1024 * 1024;
-/// Orders that are taken before the writer gets its turn: they leave in one write.
-const ORDERS_AT_ONCE: usize = 64;
 
 /// Why a connection did not become a session.
 #[derive(Debug, thiserror::Error)]

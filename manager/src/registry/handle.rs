@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::limits::ORDERS;
 use common::handshake::Refusal;
 use common::id::{Epoch, Generation, Uid};
 use common::wire::bye::Code;
 use store::types::Due;
 use tokio::sync::{mpsc, oneshot, watch};
-
-/// Orders that wait for one session: two full answers of the store's `due`, so that reading and sending overlap.
-const ORDERS: usize = 128;
 
 /// Why a session is to end, said from outside: the last word to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]

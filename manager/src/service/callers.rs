@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use common::id::Uid;
 use store::types::{Actor, Scope, Token};
@@ -10,11 +9,8 @@ use tokio::time::Instant;
 
 use super::core::Service;
 use super::error::ServiceError;
+use crate::limits::{TOKEN_BELIEVED, TOKENS_KEPT};
 
-/// How long a token that was read from the store is believed: revocation elsewhere bites within this time.
-const TOKEN_BELIEVED: Duration = Duration::from_secs(1);
-/// Tokens kept in memory: far more than one manager's operators use in a second.
-const TOKENS_KEPT: usize = 1_000;
 /// What every token starts with, so that scanners for leaked secrets can find them.
 const TOKEN_PREFIX: &str = "paprika_";
 

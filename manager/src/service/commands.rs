@@ -41,6 +41,17 @@ pub struct CommandList {
     pub next: Option<CommandId>,
 }
 
+/// A wish to stop a command, as a caller says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CancelWish {
+    /// Why.
+    pub reason: Option<String>,
+    /// From the first signal to the kill; without it the command's own, and for a second wish none at all.
+    pub grace: Option<Duration>,
+    /// Makes a repeat of the call the same wish.
+    pub key: Option<String>,
+}
+
 impl CommandView {
     /// Tells whether nothing about the command will change any more: its phase is final and every byte is here.
     #[must_use]
@@ -233,18 +244,20 @@ impl Service {
         caller: &Caller,
         id: CommandId,
         agent: Option<&Name>,
-        reason: Option<String>,
-        grace: Option<Duration>,
+        wish: CancelWish,
     ) -> Result<(CancelAnswer, CommandView), ServiceError> {
         caller.may(Scope::Run)?;
-        validate::reason(reason.as_deref())?;
-        validate::grace(grace)?;
+        validate::reason(wish.reason.as_deref())?;
+        validate::grace(wish.grace)?;
         let command = self.store().command(id).await?.filter(|command| agent.is_none_or(|name| *name == command.agent));
         let Some(command) = command else {
             return Err(ServiceError::not_found("command", id));
         };
         let now = self.now();
-        let wish = Cancel { by: caller.actor.clone(), reason, at: now, grace };
+        let CancelWish { reason, grace, key } = wish;
+        // A key is one of its caller: nobody else's repeat is taken for it.
+        let keys = key.map(|key| format!("{}:{key}", caller.actor.0)).into_iter().collect();
+        let wish = Cancel { by: caller.actor.clone(), reason, at: now, grace, begun: None, keys };
         let answer = self.store().cancel(id, wish, &caller.actor, now).await?;
         if matches!(answer, CancelAnswer::Pending { .. }) {
             self.wake().agent(&command.agent);

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use super::callers::TokenCache;
 use super::refusals::Refusals;
-use super::time::{LOOK_BACK, ManagerTime};
+use super::time::ManagerTime;
 use crate::ca::Authority;
 use crate::fanout::Wake;
+use crate::limits::LOOK_BACK;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 

@@ -22,7 +22,7 @@ pub mod validate;
 
 pub use agents::{AgentView, IssuedCertificate};
 pub use callers::Caller;
-pub use commands::{CommandList, CommandView};
+pub use commands::{CancelWish, CommandList, CommandView};
 pub use core::{Parts, Service, Settings};
 pub use error::ServiceError;
 pub(crate) use refusals::Refused;

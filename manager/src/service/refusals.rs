@@ -4,7 +4,6 @@
 //! next row says how many there were. Strangers have a share of their own: they cannot hide what a caller tried.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use common::escape;
 use store::types::{Actor, AuditEntry, AuditOutcome};
@@ -12,11 +11,7 @@ use tokio::time::Instant;
 
 use super::callers::{Caller, split_bearer};
 use super::core::Service;
-
-/// Rows each second of one share: more than people cause, less than what fills a disk in a week.
-const ROWS: u32 = 10;
-/// The time that [`ROWS`] are for.
-const WINDOW: Duration = Duration::from_secs(1);
+use crate::limits::{REFUSAL_ROWS, REFUSAL_WINDOW};
 
 /// A request that was refused at the door.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +45,10 @@ impl Share {
     /// Takes the right to write a row; answers how many refusals were not written since the last one.
     fn take(&self, now: Instant) -> Option<u64> {
         let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.since.is_none_or(|since| now.duration_since(since) >= WINDOW) {
+        if spent.since.is_none_or(|since| now.duration_since(since) >= REFUSAL_WINDOW) {
             (spent.since, spent.rows) = (Some(now), 0);
         }
-        if spent.rows >= ROWS {
+        if spent.rows >= REFUSAL_ROWS {
             spent.skipped += 1;
             return None;
         }
@@ -99,19 +94,21 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_second_has_so_many_rows_and_the_next_says_how_many_were_left_out() {
         let share = Share::default();
         let now = Instant::now();
-        for _ in 0..ROWS {
+        for _ in 0..REFUSAL_ROWS {
             assert_eq!(share.take(now), Some(0));
         }
         for _ in 0..1_000 {
-            assert_eq!(share.take(now + WINDOW - Duration::from_millis(1)), None);
+            assert_eq!(share.take(now + REFUSAL_WINDOW - Duration::from_millis(1)), None);
         }
-        assert_eq!(share.take(now + WINDOW), Some(1_000));
-        assert_eq!(share.take(now + WINDOW), Some(0));
+        assert_eq!(share.take(now + REFUSAL_WINDOW), Some(1_000));
+        assert_eq!(share.take(now + REFUSAL_WINDOW), Some(0));
     }
 }

@@ -15,16 +15,8 @@ use store::StoreError;
 use store::types::{Connect, Due, Taker};
 
 use super::core::Service;
+use crate::limits::{RESEND, RETRY_AFTER_RESTORE, RETRY_AFTER_TROUBLE, ROUNDS};
 use crate::registry::{Closing, Orders, SessionHandle};
-
-/// A command that was sent and not answered is sent again after this long; the agent knows repeats.
-const RESEND: Duration = Duration::from_secs(15);
-/// When to come back after the manager could not record something.
-const RETRY_AFTER_TROUBLE: Duration = Duration::from_secs(5);
-/// When to come back after the manager found a new life of its store: at once, but not all in the same moment.
-const RETRY_AFTER_RESTORE: Duration = Duration::from_millis(500);
-/// Newcomers of one name that overtake each other so often are refused for now.
-const ROUNDS: usize = 8;
 
 /// A session that was let in.
 #[derive(Debug)]

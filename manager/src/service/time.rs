@@ -6,13 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::limits::WORTH_A_WORD;
 use store::types::{Event, Millis};
-
-/// The wall clock may be behind by this much before anybody is told: smaller steps are how clocks are kept right.
-const WORTH_A_WORD: Duration = Duration::from_secs(5);
-/// Events at the end of the history that tell how far time had come before this process began. Opening the store writes
-/// some of its own, by the wall clock.
-pub(crate) const LOOK_BACK: u64 = 1_000;
 
 /// Tells time. One for each manager.
 #[derive(Debug)]

@@ -13,6 +13,7 @@
 pub mod types;
 
 mod error;
+mod limits;
 mod store;
 mod watch;
 

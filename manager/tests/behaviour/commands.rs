@@ -6,11 +6,16 @@ use common::model::{Phase, StreamName};
 use common::wire::frame::Body;
 use common::wire::reconcile_item::Action;
 use common::wire::{self, bye, nak};
+use manager::service::CancelWish;
 use prost::Message;
 use store::types::{CancelAnswer, OutputRead};
 
 use crate::house::{House, request, wait_for};
 use crate::peer::{item, output};
+
+fn because(reason: &str, grace: Option<Duration>) -> CancelWish {
+    CancelWish { reason: Some(reason.to_owned()), grace, key: None }
+}
 
 #[tokio::test]
 async fn a_command_goes_down_and_its_bytes_and_end_come_up() {
@@ -65,7 +70,7 @@ async fn a_queued_command_that_is_cancelled_never_leaves() {
     let house = House::build().await;
     let identity = house.agent("web1").await;
     let id = house.submit("web1").await;
-    let (answer, view) = house.service.cancel(&house.admin, id, None, Some("typo".to_owned()), None).await.unwrap();
+    let (answer, view) = house.service.cancel(&house.admin, id, None, because("typo", None)).await.unwrap();
     assert_eq!((answer, view.command.phase), (CancelAnswer::Done, Phase::Cancelled));
     let mut peer = house.connect(&identity, 1).await;
     let second = house.submit("web1").await;
@@ -83,7 +88,7 @@ async fn a_sent_command_that_is_cancelled_is_never_sent_again() {
     let id = house.submit("web1").await;
     let (_, command) = peer.command().await;
     let (answer, _) =
-        house.service.cancel(&house.admin, id, None, Some("stop".to_owned()), Some(Duration::ZERO)).await.unwrap();
+        house.service.cancel(&house.admin, id, None, because("stop", Some(Duration::ZERO))).await.unwrap();
     assert!(matches!(answer, CancelAnswer::Pending { phase: Phase::Dispatched, again: false }));
     let Body::CommandCancel(cancel) = peer.body().await else { panic!("a cancel") };
     assert_eq!((cancel.uid.as_ref(), cancel.grace_ms, cancel.by.as_str()), (command.uid.as_ref(), 0, "admin"));
@@ -95,6 +100,31 @@ async fn a_sent_command_that_is_cancelled_is_never_sent_again() {
     peer.send(Body::CommandResult(end)).await;
     peer.acked().await;
     assert_eq!(house.phase(id).await, "cancelled");
+}
+
+/// Protocol R-CMD-8.
+#[tokio::test]
+async fn a_second_cancel_tells_the_agent_to_skip_the_grace_and_a_repeat_tells_it_nothing() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut peer = house.connect(&identity, 1).await;
+    let id = house.submit("web1").await;
+    let (seq, command) = peer.command().await;
+    peer.accept(seq, &command).await;
+    let cancel = async |wish: CancelWish| house.service.cancel(&house.admin, id, None, wish).await.unwrap();
+    let keyed = |key: &str| CancelWish { key: Some(key.to_owned()), ..because("first", None) };
+    cancel(keyed("a")).await;
+    let Body::CommandCancel(first) = peer.body().await else { panic!("a cancel") };
+    assert_eq!(first.grace_ms, common::limits::GRACE_UNSET);
+    // The same call again, and a grace that is no shorter: nothing to tell.
+    cancel(keyed("a")).await;
+    cancel(because("slower", Some(common::limits::DEFAULT_GRACE))).await;
+    peer.nothing_waits().await;
+    cancel(keyed("b")).await;
+    let Body::CommandCancel(second) = peer.body().await else { panic!("another cancel") };
+    assert_eq!((second.grace_ms, second.reason.as_str()), (0, "first"));
+    cancel(because("third", None)).await;
+    peer.nothing_waits().await;
 }
 
 #[tokio::test]

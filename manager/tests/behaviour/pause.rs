@@ -3,6 +3,7 @@
 use common::id::CommandId;
 use common::wire::frame::Body;
 use common::wire::{self, CommandPhase, nak};
+use manager::service::CancelWish;
 use store::types::{Options, Pause, Request};
 
 use crate::house::{House, request, wait_for};
@@ -89,7 +90,7 @@ async fn what_was_not_sent_or_is_over_cannot_pause() {
     let mut peer = house.connect(&identity, 1).await;
     let (seq, command) = peer.command().await;
     peer.accept(seq, &command).await;
-    house.service.cancel(&house.admin, queued, None, None, None).await.unwrap();
+    house.service.cancel(&house.admin, queued, None, CancelWish::default()).await.unwrap();
     assert_eq!(code(house.service.pause(&house.admin, queued).await), "stopping");
     assert!(matches!(peer.body().await, Body::CommandCancel(_)));
     peer.finish(&command, 0).await;

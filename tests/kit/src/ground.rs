@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::{fs, io};
 
+use crate::survivors::{CgroupMount, cgroup_mounts};
+
 /// Says that a test, or a part of it, did not run. `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
 ///
 /// # Errors
@@ -23,9 +25,33 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Why this machine cannot hold commands in that way (`v2`, `v2-freezer`, `v1` or `none`); nothing when it can.
+#[must_use]
+pub fn lacks(cgroup: &str) -> Option<&'static str> {
+    let fits = |mount: &CgroupMount| match cgroup {
+        "v1" => mount.controllers.iter().any(|name| name == "freezer"),
+        _ => mount.unified,
+    };
+    if cgroup == "none" {
+        None
+    } else if !is_root() {
+        Some("needs root to make cgroups")
+    } else if !cgroup_mounts().iter().any(fits) {
+        Some("no such tree of cgroups is mounted here")
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_needed_to_hold_commands_without_cgroups() {
+        assert_eq!(lacks("none"), None);
+        assert_eq!(lacks("v2"), lacks("v2-freezer"), "both are in the same tree");
+    }
 
     #[test]
     fn the_line_stands_where_the_summary_looks_for_it() -> io::Result<()> {

@@ -189,7 +189,10 @@ async fn what_is_not_for_this_agent_or_makes_no_sense_is_refused_with_a_code() {
 
     manager.say(Body::Command(Command { uid: vec![1; 15].into(), ..command() })).await;
     assert!(matches!(manager.hear().await.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::Invalid));
-    let Body::CommandCancel(other) = cancel(uid, 7) else { return };
+    let other = match cancel(uid, 7) {
+        Body::CommandCancel(other) => other,
+        other => panic!("{other:?}"),
+    };
     manager.say(Body::CommandCancel(CommandCancel { generation: 5, ..other })).await;
     assert!(matches!(manager.hear().await.body, Some(Body::Nak(nak)) if nak.code() == nak::Code::NotMine));
 }

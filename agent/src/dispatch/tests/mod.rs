@@ -4,6 +4,7 @@
 
 mod actor;
 mod bed;
+mod deaf;
 mod delivery;
 mod faults;
 mod intake;

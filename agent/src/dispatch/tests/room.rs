@@ -128,7 +128,7 @@ async fn only_a_second_shim_leaves_a_note() {
     let bed = Bed::start(folder.path(), "/bin/true").await;
     let uid = put(&bed.home.state, &run(Uid::random(), 7));
     for (shim, left) in [(Shim::First, set(&["record", "wake"])), (Shim::Again, set(&["record", "spawn.2", "wake"]))] {
-        let Done::Spawned(_, child) = jobs::spawn(&bed.home, uid, shim) else { panic!("not spawned") };
+        let Done::Spawned(_, child) = jobs::spawn(&bed.home, uid, shim, u64::MAX) else { panic!("not spawned") };
         child.unwrap().wait().await.unwrap();
         assert_eq!(names(&bed.home.state.command(uid)), left, "{shim:?}");
     }

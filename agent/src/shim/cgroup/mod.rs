@@ -27,10 +27,5 @@ pub use tree::populated;
 pub(crate) use tree::{is_alive, join, make_leaf, open, remove_tree};
 pub(crate) use usage::{Oom, cpu_us, io_bytes, memory_peak, tasks_peak};
 
-use std::time::Duration;
-
-/// A kill is repeated so often while something lives: forks may have been on their way.
-pub(crate) const KILL_AGAIN: Duration = Duration::from_millis(100);
-
 #[cfg(test)]
 mod tests;

@@ -14,15 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
-use super::KILL_AGAIN;
 use super::base::Rung;
 use super::tree::{self, number, populated, rest};
-
-/// How long a kill waits until everything stands still. What sleeps uninterruptibly never does, and is killed all the
-/// same; what forks meanwhile is met by the next kill.
-const FREEZE_WITHIN: Duration = Duration::from_millis(200);
-/// Version 1 has no event for "frozen now".
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+use crate::limits::{FREEZE_WITHIN, FROZEN_LOOK, KILL_AGAIN};
 
 /// A cgroup whose processes can be stopped together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +76,10 @@ impl Pen {
         // Frozen, what is listed cannot fork away from the signal.
         self.freeze();
         self.signal(&[Signal::KILL]);
-        self.thaw();
+        // The command may have frozen what it made below; in version 1 that does not die before it is thawed.
+        for folder in tree::tree(&self.path) {
+            thaw(&folder, self.rung);
+        }
     }
 
     /// Stops everything where it stands; `false` when something still moves after a fifth of a second.
@@ -97,7 +94,7 @@ impl Pen {
                 if Instant::now() >= deadline {
                     return false;
                 }
-                rest(LOOK_AGAIN);
+                rest(FROZEN_LOOK);
             }
             return false;
         }
@@ -126,11 +123,7 @@ impl Pen {
 
     /// Lets everything go on.
     pub fn thaw(&self) {
-        // Gone is thawed.
-        drop(match self.rung {
-            Rung::V1 => fs::write(self.path.join("freezer.state"), "THAWED"),
-            Rung::V2 | Rung::V2Freezer => fs::write(self.path.join("cgroup.freeze"), "0"),
-        });
+        thaw(&self.path, self.rung);
     }
 
     /// Kills until nothing lives any more; answers what survived until the deadline.
@@ -149,13 +142,21 @@ impl Pen {
                 Ok(events) => wait_for_change(events, left.min(KILL_AGAIN), || !self.populated()),
                 Err(_) => {
                     while self.populated() && Instant::now() < again {
-                        rest(LOOK_AGAIN);
+                        rest(FROZEN_LOOK);
                     }
                 }
             }
         }
         Vec::new()
     }
+}
+
+/// Lets one cgroup go on; what is gone is thawed.
+fn thaw(path: &Path, rung: Rung) {
+    drop(match rung {
+        Rung::V1 => fs::write(path.join("freezer.state"), "THAWED"),
+        Rung::V2 | Rung::V2Freezer => fs::write(path.join("cgroup.freeze"), "0"),
+    });
 }
 
 /// Waits until `cgroup.events` changes, unless what is waited for has come already.

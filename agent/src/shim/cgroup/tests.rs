@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -269,6 +270,19 @@ fn in_a_fake_tree_a_sweep_takes_what_is_empty_and_unknown_and_nothing_else() {
     assert!(!path.join(known.to_string()).exists() && !controller.join(known.to_string()).exists());
 }
 
+/// Says that a test did not run with a kind of cgroups: in the output, and in the folder beside the test programs that
+/// the summary of all tests reads.
+fn not_run(choice: &str, reason: &str) {
+    let test = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let line = format!("NOT RUN: {test} with cgroup `{choice}`: {}\n", reason.replace('\n', " "));
+    std::io::stderr().lock().write_all(line.as_bytes()).unwrap();
+    let program = std::env::current_exe().unwrap();
+    // target/PROFILE/deps/PROGRAM
+    let folder = program.ancestors().nth(3).unwrap().join("tmp/not-run");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("{test} {choice}.txt")), line).unwrap();
+}
+
 /// A cgroup in a real tree with processes in it; all killed and removed at the end.
 struct Real {
     pen: Pen,
@@ -279,8 +293,7 @@ struct Real {
 }
 
 impl Real {
-    /// None, with a printed reason: this machine cannot.
-    #[expect(clippy::print_stdout, reason = "what was not run is said")]
+    /// None, with the reason where the summary of the tests finds it: this machine cannot.
     fn new(choice: &str) -> Option<Self> {
         let journal = Uid::random();
         match Base::discover(choice, journal) {
@@ -291,7 +304,7 @@ impl Real {
                 Some(Self { pen, children: Vec::new(), base, journal, folders: Vec::new() })
             }
             other => {
-                println!("NOT RUN with cgroup `{choice}`: {other:?}");
+                not_run(choice, &format!("{other:?}"));
                 None
             }
         }

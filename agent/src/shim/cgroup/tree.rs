@@ -40,7 +40,7 @@ pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Moves this process; slow, see the module above.
+/// Moves this process; slow, see the folder's map (`cgroup`).
 pub(crate) fn join(path: &Path) -> io::Result<()> {
     fs::write(path.join("cgroup.procs"), "0")
 }

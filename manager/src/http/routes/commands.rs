@@ -18,7 +18,7 @@ use crate::http::convert::commands as convert;
 use crate::http::extract::{Authenticated, IdempotencyKey, Json, OptionalJson, PathParts};
 use crate::http::problem::Refusal;
 use crate::http::query::{Words, read};
-use crate::service::{Caller, CommandList, Service};
+use crate::service::{Caller, CancelWish, CommandList, Service};
 
 /// Starts a command on one agent.
 ///
@@ -196,7 +196,10 @@ pub(super) async fn show(
 /// Stops a command.
 #[utoipa::path(
     post, path = "/commands/{id}/cancel", tag = "commands", request_body = Option<CancelRequest>,
-    params(("id" = u64, Path, description = "The command.")),
+    params(
+        ("id" = u64, Path, description = "The command."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat the same wish; without it a second cancel skips the grace."),
+    ),
     responses(
         (status = 200, description = "It is cancelled and never ran, or it was over before.", body = CancelAnswerBody),
         (status = 202, description = "The wish is durable; the agent stops it as soon as it is reached.", body = CancelAnswerBody),
@@ -207,16 +210,21 @@ pub(super) async fn cancel(
     State(service): State<Service>,
     Authenticated(caller): Authenticated,
     path: PathParts,
+    IdempotencyKey(key): IdempotencyKey,
     OptionalJson(request): OptionalJson<CancelRequest>,
 ) -> Result<Response, Refusal> {
     let id = path.command()?;
-    stop(&service, &caller, id, None, request).await
+    stop(&service, &caller, id, None, wish(request, key)).await
 }
 
 /// Stops a command of an agent.
 #[utoipa::path(
     delete, path = "/agents/{name}/commands/{id}", tag = "commands", request_body = Option<CancelRequest>,
-    params(("name" = String, Path, description = "The agent."), ("id" = u64, Path, description = "The command.")),
+    params(
+        ("name" = String, Path, description = "The agent."),
+        ("id" = u64, Path, description = "The command."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat the same wish; without it a second cancel skips the grace."),
+    ),
     responses(
         (status = 200, description = "It is cancelled and never ran, or it was over before.", body = CancelAnswerBody),
         (status = 202, description = "The wish is durable; the agent stops it as soon as it is reached.", body = CancelAnswerBody),
@@ -227,10 +235,15 @@ pub(super) async fn cancel_of_agent(
     State(service): State<Service>,
     Authenticated(caller): Authenticated,
     path: PathParts,
+    IdempotencyKey(key): IdempotencyKey,
     OptionalJson(request): OptionalJson<CancelRequest>,
 ) -> Result<Response, Refusal> {
     let (name, id) = (path.name()?, path.command()?);
-    stop(&service, &caller, id, Some(&name), request).await
+    stop(&service, &caller, id, Some(&name), wish(request, key)).await
+}
+
+fn wish(request: CancelRequest, key: Option<String>) -> CancelWish {
+    CancelWish { reason: request.reason, grace: request.grace.map(|grace| grace.0), key }
 }
 
 async fn stop(
@@ -238,10 +251,9 @@ async fn stop(
     caller: &Caller,
     id: CommandId,
     agent: Option<&Name>,
-    request: CancelRequest,
+    wish: CancelWish,
 ) -> Result<Response, Refusal> {
-    let grace = request.grace.map(|grace| grace.0);
-    let (answer, view) = service.cancel(caller, id, agent, request.reason, grace).await?;
+    let (answer, view) = service.cancel(caller, id, agent, wish).await?;
     let status = match answer {
         CancelAnswer::Pending { .. } => StatusCode::ACCEPTED,
         CancelAnswer::Done | CancelAnswer::AlreadyFinal(_) => StatusCode::OK,

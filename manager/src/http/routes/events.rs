@@ -22,10 +22,8 @@ use crate::http::gate::Standing;
 use crate::http::problem::Refusal;
 use crate::http::query::{Words, read};
 use crate::http::sse;
+use crate::limits::EVENTS_AT_ONCE;
 use crate::service::{Caller, Service};
-
-/// Events read at once: enough to catch up fast, small enough that a stalled reader costs little.
-const BATCH: usize = 64;
 
 /// Lists changes, oldest first; with `Accept: text/event-stream` follows them for ever.
 ///
@@ -106,14 +104,15 @@ impl Source for Changes {
             }
             // Marked as seen before reading: what comes meanwhile wakes again.
             let newest = *self.changed.borrow_and_update();
-            let events = match self.service.events(&self.caller, self.after, BATCH, self.filter.clone()).await {
+            let events = match self.service.events(&self.caller, self.after, EVENTS_AT_ONCE, self.filter.clone()).await
+            {
                 Ok(events) => events,
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "A follower of events was cut because of an error");
                     return Some(Err(Cut));
                 }
             };
-            let all_read = events.len() < BATCH;
+            let all_read = events.len() < EVENTS_AT_ONCE;
             let mut out = BytesMut::new();
             for event in events {
                 self.after = event.seq;

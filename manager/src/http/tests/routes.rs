@@ -140,6 +140,27 @@ async fn cancel_answers_with_the_phase_it_found() {
 }
 
 #[tokio::test]
+async fn a_cancel_with_the_key_of_the_last_is_the_same_wish_at_both_routes() {
+    let house = House::new().await;
+    for (method, path) in [(Method::POST, "/commands/ID/cancel"), (Method::DELETE, "/agents/web1/commands/ID")] {
+        let id = house.submit().await;
+        house.accept().await;
+        let path = path.replace("ID", &id.to_string());
+        let grace = async |key: &str| {
+            let mut request = house.request(method.clone(), &path, &house.run, None);
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+            assert_eq!(house.send(request).await.status(), 202);
+            house.store.command(id).await.unwrap().unwrap().cancel.unwrap().grace
+        };
+        assert_eq!((grace("a").await, grace("a").await), (None, None), "{path}");
+        assert_eq!(grace("b").await, Some(std::time::Duration::ZERO), "{path}");
+        let mut request = house.request(method.clone(), &path, &house.run, None);
+        request.headers_mut().insert("idempotency-key", "".parse().unwrap());
+        assert_eq!(house.send(request).await.status(), 400);
+    }
+}
+
+#[tokio::test]
 async fn agents_are_shown_drained_and_removed() {
     let house = House::new().await;
     let shown = house.get(&format!("/agents/{AGENT}")).await.json();

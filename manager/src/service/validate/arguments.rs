@@ -16,8 +16,12 @@ pub const AGENT_PING: &str = "agent.ping";
 /// Operations that this manager knows.
 pub const OPERATIONS: [&str; 3] = [COMMAND_RUN, SCRIPT_RUN, AGENT_PING];
 
-/// Arguments that decide whether a process runs at all.
-pub(crate) const GUARDS: [&str; 4] = ["creates", "removes", "unless", "only_if"];
+/// Arguments that decide by a path whether a process runs at all.
+const PATHS: [&str; 2] = ["creates", "removes"];
+/// Arguments that decide it by a program.
+const PROGRAMS: [&str; 2] = ["unless", "only_if"];
+/// All of them.
+pub(crate) const GUARDS: [&str; 4] = [PATHS[0], PATHS[1], PROGRAMS[0], PROGRAMS[1]];
 
 /// Checks the arguments of an operation, JSON text.
 pub(super) fn check(operation: &str, args: &str) -> Checked {
@@ -32,11 +36,12 @@ pub(super) fn check(operation: &str, args: &str) -> Checked {
 
 fn object(text: &str) -> Result<Map<String, Value>, ServiceError> {
     if text.len() > limits::MAX_ARGS_BYTES {
-        return Err(ServiceError::invalid("args", format!("has at most {} bytes", limits::MAX_ARGS_BYTES)));
+        return Err(ServiceError::invalid("args", format!("must have at most {} bytes", limits::MAX_ARGS_BYTES)));
     }
     match serde_json::from_str(text) {
         Ok(Value::Object(args)) => Ok(args),
-        Ok(_) | Err(_) => Err(ServiceError::invalid("args", "is an object")),
+        Ok(_) => Err(ServiceError::invalid("args", "must be an object")),
+        Err(error) => Err(ServiceError::invalid("args", format!("is not JSON: {error}"))),
     }
 }
 
@@ -49,7 +54,7 @@ fn unknown_operation(name: &str) -> ServiceError {
 }
 
 fn command_run(args: &Map<String, Value>) -> Checked {
-    only(args, &["run", "shell", "creates", "removes", "unless", "only_if"])?;
+    only_guarded(args, &["run", "shell"])?;
     match (args.get("run"), args.get("shell")) {
         (Some(run), None) => argv("args.run", run)?,
         (None, Some(shell)) => line("args.shell", shell)?,
@@ -65,7 +70,7 @@ fn command_run(args: &Map<String, Value>) -> Checked {
 }
 
 fn script_run(args: &Map<String, Value>) -> Checked {
-    only(args, &["content", "interpreter", "args", "creates", "removes", "unless", "only_if"])?;
+    only_guarded(args, &["content", "interpreter", "args"])?;
     match args.get("content") {
         Some(content) => line("args.content", content)?,
         None => return Err(hinted("args.content", "is missing", "it is the text of the script")),
@@ -78,37 +83,37 @@ fn script_run(args: &Map<String, Value>) -> Checked {
             }
             if word.contains(char::is_whitespace) {
                 let hint = r#"its arguments make a list, for example ["python3", "-u"]"#;
-                return Err(hinted("args.interpreter", "is one word", hint));
+                return Err(hinted("args.interpreter", "must be one word", hint));
             }
             no_nul("args.interpreter", word)?;
         }
         Some(list @ Value::Array(_)) => argv("args.interpreter", list)?,
-        Some(_) => return Err(ServiceError::invalid("args.interpreter", "is a text or a list of texts")),
+        Some(_) => return Err(ServiceError::invalid("args.interpreter", "must be a text or a list of texts")),
     }
     match args.get("args") {
         None => {}
         Some(Value::Array(list)) => words("args.args", list)?,
-        Some(_) => return Err(ServiceError::invalid("args.args", "is a list of texts")),
+        Some(_) => return Err(ServiceError::invalid("args.args", "must be a list of texts")),
     }
     guards(args)
 }
 
 fn guards(args: &Map<String, Value>) -> Checked {
-    for key in ["creates", "removes"] {
+    for key in PATHS {
         let field = format!("args.{key}");
         match args.get(key) {
             None => {}
             Some(Value::String(path)) => check_path(&field, path)?,
-            Some(_) => return Err(ServiceError::invalid(field, "is an absolute path")),
+            Some(_) => return Err(ServiceError::invalid(field, "must be an absolute path")),
         }
     }
-    for key in ["unless", "only_if"] {
+    for key in PROGRAMS {
         let field = format!("args.{key}");
         match args.get(key) {
             None => {}
             Some(list @ Value::Array(_)) => argv(&field, list)?,
             Some(text @ Value::String(_)) => line(&field, text)?,
-            Some(_) => return Err(ServiceError::invalid(field, "is a line for the shell or a list of texts")),
+            Some(_) => return Err(ServiceError::invalid(field, "must be a line for the shell or a list of texts")),
         }
     }
     Ok(())
@@ -119,14 +124,14 @@ fn line(field: &str, value: &Value) -> Checked {
     match value.as_str() {
         Some(line) if !line.trim().is_empty() => no_nul(field, line),
         Some(_) => Err(ServiceError::invalid(field, "is empty")),
-        None => Err(ServiceError::invalid(field, "is a text")),
+        None => Err(ServiceError::invalid(field, "must be a text")),
     }
 }
 
 /// A program and its arguments.
 fn argv(field: &str, value: &Value) -> Checked {
     let Some(list) = value.as_array() else {
-        return Err(hinted(field, "is a list of texts", "a line for the shell goes into args.shell"));
+        return Err(hinted(field, "must be a list of texts", "a line for the shell goes into args.shell"));
     };
     words(field, list)?;
     match list.first().and_then(Value::as_str) {
@@ -141,10 +146,15 @@ fn words(field: &str, list: &[Value]) -> Checked {
         let field = format!("{field}[{at}]");
         match word.as_str() {
             Some(word) => no_nul(&field, word)?,
-            None => return Err(ServiceError::invalid(field, "is a text")),
+            None => return Err(ServiceError::invalid(field, "must be a text")),
         }
     }
     Ok(())
+}
+
+/// Refuses arguments that an operation with guards does not take.
+fn only_guarded(args: &Map<String, Value>, known: &[&'static str]) -> Checked {
+    only(args, &[known, &GUARDS].concat())
 }
 
 /// Refuses arguments that an operation does not take.

@@ -4,18 +4,8 @@ use common::limits;
 use store::types::{Limits, Options, Request};
 
 use super::Checked;
+use crate::limits::{MAX_BYTES, MAX_CPU, MAX_PATH, MAX_TASKS, MAX_USER, MIN_MEMORY};
 use crate::service::error::ServiceError;
-
-/// Longest name of a user that Linux tools make.
-const MAX_USER: usize = 32;
-/// Smallest limit of memory: below it no program can even be loaded, and the command would die without a word.
-const MIN_MEMORY: u64 = 1024 * 1024;
-/// Largest number of bytes in a limit: what the kernel's files take.
-const MAX_BYTES: u64 = i64::MAX as u64;
-/// Largest share of processors, in hundredths of one: a thousand cores.
-const MAX_CPU: u32 = 100_000;
-/// Largest number of processes: the kernel has no more.
-const MAX_TASKS: u32 = 4_194_304;
 
 /// Checks everything around the arguments of a command that runs a process.
 pub(super) fn check(request: &Request) -> Checked {
@@ -55,31 +45,36 @@ pub(super) fn none(request: &Request) -> Checked {
 
 fn check_user(user: &str) -> Checked {
     if user.is_empty() || user.chars().count() > MAX_USER {
-        return Err(ServiceError::invalid("user", format!("has 1 to {MAX_USER} characters")));
+        return Err(ServiceError::invalid("user", format!("must have 1 to {MAX_USER} characters")));
     }
     if user.contains(|c: char| matches!(c, ':' | '/') || c.is_control() || c.is_whitespace()) {
-        return Err(ServiceError::invalid("user", "is a name or a number, without ':', '/' and blanks"));
+        return Err(ServiceError::invalid("user", "must be a name or a number, without ':', '/' and blanks"));
     }
-    // The largest number means "no user" to the kernel.
-    let number = user.bytes().all(|byte| byte.is_ascii_digit());
-    if number && !user.parse::<u32>().is_ok_and(|id| id != u32::MAX) {
-        return Err(ServiceError::invalid("user", format!("as a number is at most {}", u32::MAX - 1)));
+    // What some reader could take for a number is one exactly as everybody reads it: rights are decided by the text, and
+    // `+0` or `00` would be root.
+    let digits = user.strip_prefix('+').unwrap_or(user);
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) && common::user::number(user).is_none() {
+        let text = format!("must be at most {} as a number, without a sign or zeros in front", u32::MAX - 1);
+        return Err(ServiceError::invalid("user", text));
+    }
+    if user.starts_with('+') {
+        return Err(ServiceError::invalid("user", "must not begin with '+'"));
     }
     Ok(())
 }
 
 fn environment(request: &Request) -> Checked {
     if request.env.len() > limits::MAX_ENV {
-        return Err(ServiceError::invalid("env", format!("has at most {} variables", limits::MAX_ENV)));
+        return Err(ServiceError::invalid("env", format!("must have at most {} variables", limits::MAX_ENV)));
     }
     let bytes: usize = request.env.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > limits::MAX_ENV_BYTES {
-        return Err(ServiceError::invalid("env", format!("has at most {} bytes", limits::MAX_ENV_BYTES)));
+        return Err(ServiceError::invalid("env", format!("must have at most {} bytes", limits::MAX_ENV_BYTES)));
     }
     for (name, value) in &request.env {
         let field = format!("env.{}", common::escape::text(name));
         if name.is_empty() || name.contains('=') {
-            return Err(ServiceError::invalid(field, "a variable has a name without '='"));
+            return Err(ServiceError::invalid(field, "must have a name, without '='"));
         }
         no_nul(&field, name)?;
         no_nul(&field, value)?;
@@ -90,9 +85,9 @@ fn environment(request: &Request) -> Checked {
 /// Checks an absolute path.
 pub(super) fn check_path(field: &str, path: &str) -> Checked {
     if !path.starts_with('/') {
-        return Err(ServiceError::invalid(field, "is an absolute path"));
+        return Err(ServiceError::invalid(field, "must be an absolute path"));
     }
-    if path.len() >= 4096 {
+    if path.len() >= MAX_PATH {
         return Err(ServiceError::invalid(field, "is longer than a path can be"));
     }
     no_nul(field, path)
@@ -110,9 +105,9 @@ fn resources(limits: &Limits) -> Checked {
         ("limits.output", limits.output, common::limits::MIN_OUTPUT_QUOTA),
     ] {
         match bytes {
-            Some(0) => return Err(ServiceError::invalid(field, "is more than 0")),
+            Some(0) => return Err(ServiceError::invalid(field, "must be more than 0")),
             Some(bytes) if bytes < least => {
-                return Err(ServiceError::invalid(field, format!("is at least {}", common::config::Size(least))));
+                return Err(ServiceError::invalid(field, format!("must be at least {}", common::config::Size(least))));
             }
             Some(bytes) if bytes > MAX_BYTES => return Err(ServiceError::invalid(field, "is more than any host has")),
             _ => {}
@@ -121,29 +116,29 @@ fn resources(limits: &Limits) -> Checked {
     if let (Some(high), Some(most)) = (limits.memory_high, limits.memory)
         && high > most
     {
-        return Err(ServiceError::invalid("limits.memory_high", "is at most limits.memory"));
+        return Err(ServiceError::invalid("limits.memory_high", "must be at most limits.memory"));
     }
     if limits.cpu_percent.is_some_and(|percent| !(1..=MAX_CPU).contains(&percent)) {
-        return Err(ServiceError::invalid("limits.cpu", format!("is from 1% to {MAX_CPU}%")));
+        return Err(ServiceError::invalid("limits.cpu", format!("must be from 1% to {MAX_CPU}%")));
     }
     if limits.tasks.is_some_and(|tasks| !(1..=MAX_TASKS).contains(&tasks)) {
-        return Err(ServiceError::invalid("limits.tasks", format!("is from 1 to {MAX_TASKS}")));
+        return Err(ServiceError::invalid("limits.tasks", format!("must be from 1 to {MAX_TASKS}")));
     }
     Ok(())
 }
 
 fn options(options: &Options) -> Checked {
     if options.umask.is_some_and(|mask| mask > limits::MAX_UMASK) {
-        return Err(ServiceError::invalid("umask", format!("is at most {:04o}", limits::MAX_UMASK)));
+        return Err(ServiceError::invalid("umask", format!("must be at most {:04o}", limits::MAX_UMASK)));
     }
     let ranges = [("nice", options.nice, limits::NICE), ("oom_score", options.oom_score, limits::OOM_SCORE)];
     for (field, value, range) in ranges {
         if value.is_some_and(|value| !range.contains(&value)) {
-            return Err(ServiceError::invalid(field, format!("is from {} to {}", range.start(), range.end())));
+            return Err(ServiceError::invalid(field, format!("must be from {} to {}", range.start(), range.end())));
         }
     }
     if options.stop_signal.is_some_and(|signal| !(1..=limits::MAX_SIGNAL).contains(&signal)) {
-        return Err(ServiceError::invalid("stop_signal", format!("is from 1 to {}", limits::MAX_SIGNAL)));
+        return Err(ServiceError::invalid("stop_signal", format!("must be from 1 to {}", limits::MAX_SIGNAL)));
     }
     super::grace(options.grace)
 }

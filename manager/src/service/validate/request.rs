@@ -8,12 +8,8 @@ use store::types::Request;
 
 use super::arguments::{self, AGENT_PING};
 use super::{Checked, posture};
+use crate::limits::{MAX_TIMEOUT, MAX_TOKEN_NAME};
 use crate::service::error::ServiceError;
-
-/// Longest timeout: anything above it is a typing mistake.
-const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Longest name of a token.
-const MAX_TOKEN_NAME: usize = 64;
 
 /// Checks the list of agents.
 ///
@@ -46,10 +42,10 @@ pub fn request(request: &Request) -> Checked {
         posture::none(request)?;
     }
     if request.timeout.is_some_and(|timeout| timeout.is_zero() || timeout > MAX_TIMEOUT) {
-        return Err(ServiceError::invalid("timeout", "is more than 0 and at most 365 days"));
+        return Err(ServiceError::invalid("timeout", "must be more than 0 and at most 365 days"));
     }
     if request.stdin.as_ref().is_some_and(|stdin| stdin.len() > limits::MAX_STDIN_BYTES) {
-        return Err(ServiceError::invalid("stdin", format!("has at most {} bytes", limits::MAX_STDIN_BYTES)));
+        return Err(ServiceError::invalid("stdin", format!("must have at most {} bytes", limits::MAX_STDIN_BYTES)));
     }
     posture::check(request)
 }
@@ -60,9 +56,9 @@ pub fn request(request: &Request) -> Checked {
 /// When it is never valid or valid for too long.
 pub fn expiry(expires_in: Option<Duration>) -> Checked {
     match expires_in {
-        Some(validity) if validity.is_zero() => Err(ServiceError::invalid("expires_in", "is more than 0")),
+        Some(validity) if validity.is_zero() => Err(ServiceError::invalid("expires_in", "must be more than 0")),
         Some(validity) if validity > limits::MAX_EXPIRY => {
-            Err(ServiceError::invalid("expires_in", "is at most 30 days"))
+            Err(ServiceError::invalid("expires_in", "must be at most 30 days"))
         }
         _ => Ok(()),
     }
@@ -75,7 +71,7 @@ pub fn expiry(expires_in: Option<Duration>) -> Checked {
 pub fn reason(reason: Option<&str>) -> Checked {
     match reason {
         Some(reason) if reason.len() > limits::MAX_TEXT_BYTES => {
-            Err(ServiceError::invalid("reason", format!("has at most {} bytes", limits::MAX_TEXT_BYTES)))
+            Err(ServiceError::invalid("reason", format!("must have at most {} bytes", limits::MAX_TEXT_BYTES)))
         }
         _ => Ok(()),
     }
@@ -87,7 +83,7 @@ pub fn reason(reason: Option<&str>) -> Checked {
 /// When it is longer than an hour.
 pub fn grace(grace: Option<Duration>) -> Checked {
     match grace {
-        Some(grace) if grace > limits::MAX_GRACE => Err(ServiceError::invalid("grace", "is at most 1 hour")),
+        Some(grace) if grace > limits::MAX_GRACE => Err(ServiceError::invalid("grace", "must be at most 1 hour")),
         _ => Ok(()),
     }
 }
@@ -101,6 +97,6 @@ pub fn token_name(name: &str) -> Checked {
     if short {
         Ok(())
     } else {
-        Err(ServiceError::invalid("name", "has 1 to 64 characters of letters, digits, '.', '-' and '_'"))
+        Err(ServiceError::invalid("name", "must have 1 to 64 characters of letters, digits, '.', '-' and '_'"))
     }
 }

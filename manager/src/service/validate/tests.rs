@@ -187,6 +187,20 @@ fn users_are_names_or_numbers() {
 }
 
 #[test]
+fn a_user_is_a_name_or_a_number_that_everybody_reads_the_same() {
+    let check = |user: &str| verdict(&Request { user: Some(user.to_owned()), ..run(r#"{"run":["true"]}"#) });
+    for good in ["root", "0", "1000", "4294967294", "0day", "a.b-c_d$", "7up"] {
+        assert_eq!(check(good), "ok", "{good}");
+    }
+    for bad in
+        ["", "+0", "+root", "+4294967295", "00", "01000", "4294967295", "4294967296", "a:b", "../x", "a b", "\u{0}"]
+    {
+        assert_eq!(check(bad), "invalid user", "{bad:?}");
+    }
+    assert_eq!((check(&"x".repeat(32)), check(&"x".repeat(33))), ("ok".to_owned(), "invalid user".to_owned()));
+}
+
+#[test]
 fn limits_and_options_hold_on_both_sides_of_their_edges() {
     let check = |change: &dyn Fn(&mut Request)| {
         let mut request = run(r#"{"run":["true"]}"#);

@@ -91,15 +91,21 @@ fn hastened(
         Some(grace) => grace,
         None => own_grace(tx, standing.id)?.unwrap_or(common::limits::DEFAULT_GRACE),
     };
-    let stopping = standing.phase == Phase::Stopping;
-    let since = first.begun.or(stopping.then_some(first.at));
-    let grace = later.grace.unwrap_or(Duration::ZERO);
-    if grace >= left(whole, since, now) && !(later.grace.is_none() && !whole.is_zero()) {
-        return Ok(None);
-    }
+    let grace = match later.grace {
+        // Nobody waits for what is over: that is an order to end it now.
+        None if !whole.is_zero() => Duration::ZERO,
+        Some(named) if named < left(whole, begun(standing, &first), now) => named,
+        _ => return Ok(None),
+    };
     let keys: Vec<String> = first.keys.iter().cloned().chain(later.keys).collect();
     let keys = keys.into_iter().rev().take(CANCEL_KEYS).rev().collect();
     Ok(Some(Cancel { grace: Some(grace), keys, ..first }))
+}
+
+/// When the grace of the first wish began; `None` when its agent has not said that it stops the command.
+fn begun(standing: &Standing, first: &Cancel) -> Option<Millis> {
+    // What was stopping when it was wished away, for example because of its timeout, had no later beginning.
+    first.begun.or((standing.phase == Phase::Stopping).then_some(first.at))
 }
 
 /// What is left of a grace that began then, or has not begun.

@@ -2,17 +2,14 @@
 
 use common::id::{CommandId, Name, Uid};
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::codes::{int, limit as sql_limit, phase_code, phase_of, uint};
 use super::database::Database;
 use super::rows::{self, COLUMNS, TABLES};
 use crate::error::StoreError;
+use crate::limits::PAGE_WEIGHT;
 use crate::types::{Command, CommandFilter, CommandPage, Evidence, PhaseCounts};
-
-/// Characters of requests and ends in one page of a list: a thousand usual ones, or eight of the largest that fit into
-/// a frame. Whoever lists goes on behind the cursor, so a caller cannot make the manager hold gigabytes.
-const PAGE_WEIGHT: u64 = 8 * 1024 * 1024;
 
 impl Database {
     /// Finds a command.

@@ -15,14 +15,10 @@ use super::readers::Readers;
 use super::writer::{Effects, Seal, Tx, Writer};
 use super::{agents, meta};
 use crate::error::StoreError;
+use crate::limits::{MAIN_QUEUE, OUTPUT_NICE, OUTPUT_QUEUE};
 use crate::revocations::Revocations;
 use crate::types::{Identity, Millis, Position};
 use crate::watch::{CommandWatch, Hub};
-
-/// Changes of the main file that wait for the writer: some groups; callers beyond it wait a while, then hear `Busy`.
-const MAIN_QUEUE: usize = 2048;
-/// Appends that wait for the writer. Their bytes are bounded by the credit that sessions were granted.
-const OUTPUT_QUEUE: usize = 8192;
 
 /// Both files. Clones share them.
 #[derive(Debug, Clone)]
@@ -228,8 +224,7 @@ struct OutputSeal {
 
 impl Seal for OutputSeal {
     const POINTS: (&'static str, &'static str) = ("manager.output.commit.before", "manager.output.commit.after");
-    /// Bytes wait for submits and results, never the other way round.
-    const NICE: i32 = 5;
+    const NICE: i32 = OUTPUT_NICE;
 
     fn prepare(&mut self, connection: &Connection, sync: bool) -> rusqlite::Result<()> {
         // The setting cannot change inside a transaction. A connection that was opened anew starts at NORMAL, so the

@@ -12,10 +12,8 @@ use super::codes::{int, uint};
 use super::database::Database;
 use super::moves;
 use crate::error::StoreError;
+use crate::limits::EXPIRED_AT_ONCE;
 use crate::types::Millis;
-
-/// Commands ended in one change: the writer belongs to submits in between.
-const BATCH: i64 = 500;
 
 impl Database {
     /// Ends queued commands whose validity has passed.
@@ -29,7 +27,7 @@ impl Database {
                         connection,
                         "SELECT id FROM commands
                          WHERE live IN (1, 2) AND phase = 0 AND expires_at <= ?1 LIMIT ?2",
-                        [now_int, BATCH],
+                        [now_int, EXPIRED_AT_ONCE],
                     )
                 })
                 .await?;
@@ -69,7 +67,7 @@ impl Database {
                        AND (a.connected_at IS NULL OR a.disconnected_at IS NOT NULL)
                        AND COALESCE(a.disconnected_at, a.created_at) <= ?2
                      ORDER BY c.id LIMIT ?3",
-                    [expired_before, heard_before, BATCH],
+                    [expired_before, heard_before, EXPIRED_AT_ONCE],
                 )
             };
             if self.read(query).await?.is_empty() {

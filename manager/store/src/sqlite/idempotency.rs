@@ -6,10 +6,8 @@ use rusqlite::{OptionalExtension, params};
 use super::codes::{int, limit, uint};
 use super::writer::Tx;
 use crate::error::StoreError;
+use crate::limits::KEYS_KEPT;
 use crate::types::{Actor, Idempotency, Millis, Submitted};
-
-/// How long a key is known.
-pub(super) const KEPT: Millis = 24 * 3600 * 1000;
 
 /// Answers what the first use of a key made, if it was used before.
 pub(super) fn replay(
@@ -34,7 +32,7 @@ pub(super) fn replay(
         })
         .optional()?;
     let Some(found) = found else { return Ok(None) };
-    if found.at.saturating_add(KEPT) <= now {
+    if found.at.saturating_add(KEYS_KEPT) <= now {
         tx.prepare("DELETE FROM idempotency WHERE id = ?1")?.execute([found.id])?;
         return Ok(None);
     }

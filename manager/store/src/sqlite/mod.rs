@@ -16,6 +16,7 @@ mod rows;
 mod agents;
 mod audit;
 mod backup;
+mod cancel;
 mod commands;
 mod dispatch;
 mod events;

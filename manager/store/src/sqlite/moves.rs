@@ -8,11 +8,8 @@ use super::codes::{from_json, int, json, name, phase_code, phase_of, uid as uid_
 use super::events;
 use super::writer::Tx;
 use crate::error::StoreError;
+use crate::limits::MAX_MOVES;
 use crate::types::{Actor, Cancel, End, EndError, Millis};
-
-/// Moves of one command by its agent that make events: a pause and a going on every minute for three days. An agent that
-/// flips a command for ever fills no disk; the phase itself still follows it, and its end is an event in any case.
-const MAX_MOVES: i64 = 10_000;
 
 /// What must be known of a command to judge news about it.
 #[derive(Debug, Clone)]
@@ -130,6 +127,13 @@ pub(super) fn advance(
         to.is_final() || to == Phase::Stopping,
         said,
     ])?;
+    if to == Phase::Stopping {
+        // From here its grace passes: a later wish to cancel is judged by what is left.
+        tx.prepare(
+            "UPDATE commands SET cancel = json_set(cancel, '$.begun', ?2) WHERE id = ?1 AND cancel IS NOT NULL",
+        )?
+        .execute(params![int(standing.id.0, "id")?, at_int])?;
+    }
     standing.moves += i64::from(said);
     standing.accepted |= held;
     if said && standing.moves > MAX_MOVES {

@@ -7,9 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::open::Files;
 use crate::error::StoreError;
-
-/// Reads at the same time: a list that is slow must not keep single rows waiting, and more would only share two cores.
-const READERS: usize = 4;
+use crate::limits::READERS;
 
 /// The pool.
 #[derive(Debug)]

@@ -7,14 +7,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codes::{FIRST_FINAL, int, uint};
 use super::database::Database;
-use super::idempotency;
 use super::output;
 use super::writer::Tx;
 use crate::error::StoreError;
+use crate::limits::{KEYS_KEPT, PRUNED_AT_ONCE};
 use crate::types::{Millis, Pruned, Retention};
 
-/// Rows looked at in one step.
-const BATCH: i64 = 500;
 /// How much longer an end is kept that its agent has not delivered in full: the agent may still come back.
 const UNDELIVERED: Millis = 30 * 24 * 3600 * 1000;
 
@@ -25,7 +23,7 @@ impl Database {
             Pruned { commands: self.prune_commands(before(now, retention.commands)).await?, ..Pruned::default() };
         let events_before = before(now, retention.events);
         pruned.events = self.in_steps(move |tx| prune_in_order(tx, "events", "seq", events_before)).await?;
-        let keys_before = now.saturating_sub(idempotency::KEPT);
+        let keys_before = now.saturating_sub(KEYS_KEPT);
         pruned.keys = self.in_steps(move |tx| prune_in_order(tx, "idempotency", "id", keys_before)).await?;
         if let Some(kept) = retention.audit {
             let audit_before = before(now, kept);
@@ -45,7 +43,7 @@ impl Database {
         loop {
             let some = self.write(step.clone()).await?;
             removed += some;
-            if some < usize::try_from(BATCH).unwrap_or(usize::MAX) {
+            if some < usize::try_from(PRUNED_AT_ONCE).unwrap_or(usize::MAX) {
                 return Ok(removed);
             }
         }
@@ -91,7 +89,7 @@ fn old_commands(connection: &Connection, after: i64, cutoff: Millis) -> Result<P
         "SELECT id, created_at, phase, COALESCE(finished_at, 0), live IS NULL FROM commands
          WHERE id > ?1 ORDER BY id LIMIT ?2",
     )?;
-    let mut rows = statement.query(params![after, BATCH])?;
+    let mut rows = statement.query(params![after, PRUNED_AT_ONCE])?;
     let mut page = Page { old: Vec::new(), last: after, done: true };
     let (mut seen, mut young) = (0, 0);
     while let Some(row) = rows.next()? {
@@ -109,7 +107,7 @@ fn old_commands(connection: &Connection, after: i64, cutoff: Millis) -> Result<P
             page.old.push(CommandId(uint(id)));
         }
     }
-    page.done = seen < BATCH || young == seen;
+    page.done = seen < PRUNED_AT_ONCE || young == seen;
     Ok(page)
 }
 
@@ -141,7 +139,7 @@ fn prune_in_order(tx: &Tx<'_>, table: &str, key: &str, cutoff: Millis) -> Result
 fn last_before(tx: &Tx<'_>, table: &str, key: &str, cutoff: Millis) -> Result<i64, StoreError> {
     let cutoff = int(cutoff, "time")?;
     let mut statement = tx.prepare(&format!("SELECT {key}, at FROM {table} ORDER BY {key} LIMIT ?1"))?;
-    let mut rows = statement.query([BATCH])?;
+    let mut rows = statement.query([PRUNED_AT_ONCE])?;
     let mut last = 0;
     while let Some(row) = rows.next()? {
         if row.get::<_, i64>(1)? >= cutoff {

@@ -11,13 +11,12 @@ use super::database::Database;
 use super::writer::Tx;
 use super::{audit, events};
 use crate::error::StoreError;
+use crate::limits::TOKEN_ID;
 use crate::revocations::Revoked;
 use crate::types::{Actor, Millis, NewToken, Scope, Token};
 
 /// How often uses of tokens are written: people ask for days, not seconds.
 const USES_EVERY: Millis = 30_000;
-/// Longest id of a token: keeps lines of the revocation file short.
-const MAX_ID: usize = 128;
 const COLUMNS: &str = "id, name, scope, created_at, created_by, expires_at, revoked_at, last_used_at, hash";
 
 impl Database {
@@ -99,7 +98,7 @@ impl Database {
 }
 
 fn create(tx: &Tx<'_>, new: NewToken, actor: Actor, now: Millis) -> Result<Token, StoreError> {
-    if new.id.is_empty() || new.id.len() > MAX_ID || new.id.contains(char::is_whitespace) {
+    if new.id.is_empty() || new.id.len() > TOKEN_ID || new.id.contains(char::is_whitespace) {
         return Err(StoreError::OutOfRange { field: "id" });
     }
     if find(tx.connection(), &new.id)?.is_some() {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread as OsThread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::id::CommandId;
 use rusqlite::{CachedStatement, Connection, ErrorCode};
@@ -17,16 +17,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::StoreError;
+use crate::limits::{GROUP, PATIENCE, QUEUE_WAIT};
 use crate::types::Identity;
-
-/// Changes in one commit: bounds how long the first of a group waits for its answer.
-const GROUP: usize = 256;
-/// How long a change may wait for room in the queue before the answer is `Busy`.
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
-
-/// How long patient changes wait for others. Long enough that the word of a short command's start meets the word of its
-/// end, short enough that nobody who looks sees a delay.
-const PATIENCE: Duration = Duration::from_millis(4);
 
 /// The inside of a change: the connection, and what is to be made known once it is committed.
 pub(super) struct Tx<'a> {

@@ -78,7 +78,9 @@ mod sqlite {
             a_queued_command_never_runs,
             a_sent_command_is_wished_away_and_never_sent_again,
             every_phase_answers_a_cancel_as_the_table_says,
-            a_second_wish_only_makes_it_more_urgent,
+            a_plain_second_wish_skips_the_rest_of_the_grace,
+            a_second_wish_that_names_a_grace_only_makes_it_more_urgent,
+            the_same_call_twice_is_no_second_wish,
             a_cancel_and_a_send_at_once_never_both_win,
         }
         pause::{

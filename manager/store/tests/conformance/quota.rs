@@ -1,4 +1,4 @@
-//! Streams that are longer than what is kept of them.
+//! Streams that are longer than what is kept of them (protocol R-OUT-5).
 
 use bytes::Bytes;
 use common::id::{CommandId, Generation, Uid};

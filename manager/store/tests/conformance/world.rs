@@ -174,7 +174,14 @@ pub fn only(submitted: &Submitted) -> CommandId {
 
 /// A wish.
 pub fn wish(grace: Option<u64>) -> Cancel {
-    Cancel { by: admin(), reason: Some("because".to_owned()), at: NOW, grace: grace.map(Duration::from_secs) }
+    Cancel {
+        by: admin(),
+        reason: Some("because".to_owned()),
+        at: NOW,
+        grace: grace.map(Duration::from_secs),
+        begun: None,
+        keys: Vec::new(),
+    }
 }
 
 /// How far a command has come.

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{evict, quota};
 use crate::error::StoreError;
+use crate::limits::MAX_GAPS;
 use crate::sqlite::codes::{int, stream_code, uint};
 use crate::sqlite::database::Database;
 use crate::sqlite::readers::Readers;
@@ -28,9 +29,6 @@ use crate::types::{Appended, Chunk};
 const SHORT: usize = 8 * 1024;
 /// Bytes that are joined into one row at the most.
 const ROW: usize = 64 * 1024;
-/// Gaps that are kept of one stream; the rest of a stream with more is one gap. An honest agent cuts at a quota and
-/// loses a segment now and then; a row for every other byte would only fill the disk.
-const MAX_GAPS: usize = 1_000;
 
 /// Resolves when appended bytes are readable, with the new lengths of the streams in question.
 #[derive(Debug)]

@@ -1,26 +1,17 @@
 //! Takes the oldest bytes behind the head of a stream that has more than it may keep; what they leave is one exact gap,
-//! joined with the gaps that it touches or swallows.
+//! joined with the gaps that it touches or swallows (protocol R-OUT-5).
 //!
 //! Whole rows are taken, many at a time: a stream under its quota pays nothing, one above it pays once for some megabytes.
 
 use common::id::CommandId;
-use common::limits;
+use common::limits::output_head;
 use common::model::StreamName;
 use rusqlite::{OptionalExtension, params};
 
 use crate::error::StoreError;
+use crate::limits::{SLACK, SLACK_SHARE, STEP};
 use crate::sqlite::codes::{int, stream_code, uint};
 use crate::sqlite::writer::Tx;
-
-/// The head of a stream whose quota is so many times larger, or larger still: [`limits::OUTPUT_HEAD`].
-const HEAD_SHARE: u64 = 8;
-/// How much a stream may grow above its quota before bytes are taken: this part of the quota, within bounds. Smaller steps
-/// would look for rows with every append, larger ones would hold the writer for longer than anybody should wait for it.
-const SLACK_SHARE: u64 = 16;
-const SLACK: (u64, u64) = (128 * 1024, 4 * 1024 * 1024);
-/// Bytes taken at once, so that a stream which is far above its quota, as an older release left it, does not hold the
-/// writer for seconds.
-const STEP: u64 = 8 * 1024 * 1024;
 
 /// What was taken.
 #[derive(Debug)]
@@ -44,7 +35,7 @@ pub(super) fn beyond(
         return Ok(None);
     }
     let key = (int(command.0, "id")?, stream_code(stream));
-    let Some(oldest) = oldest(tx, key, limits::OUTPUT_HEAD.min(quota / HEAD_SHARE), (kept - quota).min(STEP))? else {
+    let Some(oldest) = oldest(tx, key, output_head(quota), (kept - quota).min(STEP))? else {
         return Ok(None);
     };
     tx.prepare("DELETE FROM chunks WHERE command = ?1 AND stream = ?2 AND start >= ?3 AND start < ?4")?

@@ -1,4 +1,5 @@
-//! Bytes of commands: appended by offset, read by offset, never changed.
+//! Bytes of commands: appended by offset, read by offset. A byte never changes; beyond the quota of its stream the
+//! middle becomes a gap.
 //!
 //! ```text
 //! chunks ─► append ─► rows of `chunks`, or of `gaps`  ◄─ read
