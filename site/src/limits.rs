@@ -32,5 +32,7 @@ pub const MAX_FILE: usize = 16 * 1024 * 1024;
 pub const MAX_SITE: usize = 256 * 1024 * 1024;
 /// Bytes of a path inside of a site.
 pub const MAX_PATH: usize = 1024;
+/// Bytes of one part of a path: what Linux filesystems take for a name.
+pub const MAX_PART: usize = 255;
 /// Levels of folders.
 pub const MAX_FOLDER_DEPTH: usize = 32;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::limits::{MAX_FILE, MAX_FILES, MAX_PATH, MAX_SITE};
+use crate::limits::{MAX_FILE, MAX_FILES, MAX_PART, MAX_PATH, MAX_SITE};
 
 /// The path of a file inside of a site: parts of plain names joined by `/`, never upwards, never hidden.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ impl SitePath {
                 "" => return refuse("it has an empty part; it does not begin or end with a slash"),
                 "." | ".." => return refuse("it goes nowhere but down"),
                 _ if part.starts_with('.') => return refuse("hidden files are no part of a site"),
-                _ if part.len() > 255 => return refuse("a part has at most 255 bytes"),
+                _ if part.len() > MAX_PART => return refuse("a part has at most 255 bytes"),
                 _ => {}
             }
         }

@@ -15,7 +15,7 @@ use super::kit::{House, alive, exe, shell, text, wait_for};
 use super::rungs::each;
 
 /// What the stray writes at a time, and the most that the kernel lets a pipe hold.
-const BLOCK: u64 = 8192;
+const BLOCK: u64 = 32_768;
 const PIPE: u64 = 1024 * 1024;
 
 /// A shim that waits only a quarter of a second for the streams of what stays, which a debug build can be told.
@@ -37,7 +37,7 @@ fn what_was_kept_writes_on_and_its_cgroup_goes_when_it_has_gone_on_each_rung() {
         let rung = house.base.rung();
         let (go, marks) = (house.state.path().join("go"), house.state.path().join("marks"));
         let line = format!(
-            "(while [ ! -e {} ]; do printf '%08191d\\n' 1; echo x >>{}; sleep 0.002; done) & echo \"stray $!\"; exit 3",
+            "(while [ ! -e {} ]; do printf '%032767d\\n' 1; echo x >>{}; sleep 0.002; done) & echo \"stray $!\"; exit 3",
             go.display(),
             marks.display()
         );

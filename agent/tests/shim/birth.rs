@@ -14,8 +14,8 @@ use super::kit::{House, run_args, text};
 use super::rungs::{each, fenced};
 
 /// Commands on each rung, and the processes of each: a thousand in all.
-const COMMANDS: usize = 100;
-const PROCESSES: usize = 10;
+const COMMANDS: usize = 40;
+const PROCESSES: usize = 25;
 /// Commands at once: more births at a time than this machine has cores.
 const LANES: usize = 4;
 /// As its first act a process writes its places in one piece; then it forks. Children do the same, two generations of
@@ -25,7 +25,7 @@ use POSIX ();
 sub place { open(my $f, "<", "/proc/self/cgroup") or die; my $all = join("|", map { chomp; $_ } <$f>);
             syswrite(STDOUT, "$all\n") or die; }
 place(); pipe(R, W) or die;
-for (1..3) { my $pid = fork; die unless defined $pid; next if $pid;
+for (1..8) { my $pid = fork; die unless defined $pid; next if $pid;
     place(); $pid = fork; die unless defined $pid; exit 0 if $pid;
     place(); POSIX::setsid(); $pid = fork; die unless defined $pid; exit 0 if $pid;
     place(); exit 0 }

@@ -88,3 +88,16 @@ fn what_expires_while_it_waits_for_a_process_is_not_started() {
     let end = Short::start(&house, "exit 6", Some(1)).end();
     assert_eq!((end.outcome, end.changed, end.started_ms), (Outcome::Expired, false, 0), "{end:?}");
 }
+
+#[test]
+fn a_cgroup_that_cannot_be_made_is_named_in_the_log_and_costs_only_isolation() {
+    let house = House::with("none");
+    let dir = house.state.command(house.accept(shell("exit 6")));
+    let mut shim = Command::new(exe());
+    shim.arg("shim").arg(&dir).env_clear().env("PAPRIKA_SHIM_CGROUP", "/proc/no-cgroup").stdin(Stdio::null());
+    assert!(shim.status().unwrap().success());
+    let end = record::read(&dir).unwrap().end.unwrap();
+    assert_eq!((end.exit_code, end.isolation.as_str(), end.flags), (Some(6), "best_effort", vec!["no_cgroup".into()]));
+    let log = std::fs::read_to_string(dir.join("shim.log")).unwrap();
+    assert!(log.contains("make the cgroup /proc/no-cgroup: No such file or directory"), "{log}");
+}

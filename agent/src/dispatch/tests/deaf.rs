@@ -13,10 +13,15 @@ use crate::dispatch::deaf;
 use crate::dispatch::jobs::Done;
 use crate::shim::process;
 
-/// The process whose last words are those of the shim of this directory.
+/// The process whose last words are those of the shim of this directory. What it forks has the same words for a moment,
+/// and another parent.
 fn shim(bed: &Bed, uid: Uid) -> i32 {
     let end = format!("\0shim\0{}\0", bed.home.state.command(uid).display()).into_bytes();
-    let is_it = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(&end));
+    let ours = std::process::id().cast_signed();
+    let is_it = |pid: &i32| {
+        process::stat(*pid).is_some_and(|stat| stat.parent == ours)
+            && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(&end))
+    };
     process::pids().find(is_it).unwrap()
 }
 
