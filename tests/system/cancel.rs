@@ -294,3 +294,22 @@ async fn a_cancel_of_what_was_accepted_and_not_started_reaches_the_agent_that_ho
     );
     house.close().await
 }
+
+#[tokio::test]
+async fn a_command_that_stopped_its_own_shim_is_cancelled_all_the_same() -> anyhow::Result<()> {
+    let house = House::start(options().agents(&["web1"])).await?;
+    // The shim is the parent of what it runs.
+    let command = house.shell("web1", "kill -STOP $PPID; exec sleep 1000").await?;
+    let dir = house.state_dir("web1").join("commands").join(command.uid.to_string());
+    let stopped = soon("the shim to stand still", async || {
+        let shims = survivors::with_argument(&dir.display().to_string());
+        let stat = |pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let is_stopped = |pid| stat(pid).rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        Ok(shims.into_iter().find(|shim| is_stopped(shim.pid)))
+    });
+    stopped.await?;
+    house.client().cancel(command.id, &because("stood still")).await?;
+    cancelled_once(&house, command.id, "stood still").await?;
+    house.no_survivors().await?;
+    house.close().await
+}

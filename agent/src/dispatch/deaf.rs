@@ -94,9 +94,11 @@ pub(super) fn look(home: &Home, all: Vec<(Uid, bool)>) -> Done {
                 hearing.push(uid);
             }
             Ok(_) => {
-                wakeful::send_on(&dir, home.base.of(uid).as_deref());
+                // As it stands: sent on, it could be at anything when the signal comes.
                 if enough && wakeful::kill(&dir) {
                     warn!(task.id = %uid, "A shim that did not hear a cancel was killed; its command is interrupted");
+                } else {
+                    wakeful::send_on(&dir, home.base.of(uid).as_deref());
                 }
             }
             Err(error) => warn!(task.id = %uid, error = %error, "It cannot be seen whether a shim hears"),

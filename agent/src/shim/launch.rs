@@ -25,7 +25,7 @@ const UNTIL_VARIABLE: &str = "PAPRIKA_SHIM_UNTIL";
 /// The agent's name, for the command's environment.
 pub(super) const AGENT_VARIABLE: &str = "PAPRIKA_AGENT";
 /// Handed on to shims where tests set them.
-const TEST_VARIABLES: [&str; 2] = ["PAPRIKA_CRASH_POINT", common::clock::OFFSET_VARIABLE];
+const TEST_VARIABLES: [&str; 3] = ["PAPRIKA_CRASH_POINT", "PAPRIKA_STRAY_DRAIN_MS", common::clock::OFFSET_VARIABLE];
 
 /// How a shim is started.
 #[derive(Debug, Clone)]
