@@ -1,7 +1,7 @@
 //! Commands as JSON, the same at every door.
 //!
-//! Reading order: what is asked for ([`request`]), what it may use ([`limits`]), what is shown ([`command`]), how it is stopped
-//! ([`cancel`]), and its bytes ([`output`]).
+//! Reading order: what is asked for (`request`), what it may use (`limits`), what is shown (`command`), how it is stopped
+//! (`cancel`), and its bytes (`output`).
 
 mod cancel;
 mod command;

@@ -1,6 +1,6 @@
 //! Is a request right in itself? Pure: no store, no clock.
 //!
-//! Reading order: the whole ([`request`]), what the operation takes ([`arguments`]), and how the command runs ([`posture`]).
+//! Reading order: the whole (`request`), what the operation takes (`arguments`), and how the command runs (`posture`).
 
 mod arguments;
 mod posture;
