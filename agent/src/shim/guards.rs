@@ -110,6 +110,11 @@ impl Guard {
             }
             Answer::Unseen => return Verdict::Unknown(format!("nobody saw how the guard {word} ended: {subject}")),
         };
+        // With these a shell says that a program of the line was not found or could not be executed: a mistake in the line is
+        // no answer.
+        if matches!(code, 126 | 127) && self.is_line() {
+            return Verdict::Unknown(format!("the shell could not run the guard {word} (code {code}): {subject}"));
+        }
         let text = match (self.kind, code) {
             (GuardKind::Creates, THERE) => format!("{subject} exists"),
             (GuardKind::Removes, NOT_THERE) => format!("{subject} does not exist"),
@@ -118,6 +123,11 @@ impl Guard {
             _ => return Verdict::Needed,
         };
         Verdict::Needless(text)
+    }
+
+    /// It is a line for the shell.
+    fn is_line(&self) -> bool {
+        matches!(&self.question, Question::Words(words) if words.argv.get(1).is_some_and(|word| &**word == c"-c"))
     }
 
     /// The value of a command that was not needed.
@@ -149,6 +159,20 @@ mod tests {
             (words(GuardKind::OnlyIf), 255, needless("it ended with 255: a b")),
         ] {
             assert_eq!(guard.judge(Answer::Code(code)), expected);
+        }
+        let program = |kind| {
+            let argv = vec![c"/opt/check".to_owned(), c"it".to_owned()];
+            Guard { kind, question: Question::Words(Words { argv, candidates: Vec::new(), path: None }) }
+        };
+        for kind in [GuardKind::Unless, GuardKind::OnlyIf] {
+            for code in [126, 127] {
+                let said = words(kind).judge(Answer::Code(code));
+                assert!(matches!(said, Verdict::Unknown(_)), "a line that the shell cannot run is no answer");
+                assert!(
+                    !matches!(program(kind).judge(Answer::Code(code)), Verdict::Unknown(_)),
+                    "a program's own code is"
+                );
+            }
         }
         for no_answer in [Answer::Unseen, Answer::Signal(9)] {
             assert!(matches!(words(GuardKind::Unless).judge(no_answer), Verdict::Unknown(_)));
