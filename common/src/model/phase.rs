@@ -7,6 +7,7 @@
 //!   ▼            ▼                         ▼                            ▼
 //! cancelled    any outcome the agent reports: succeeded failed cancelled timed_out expired refused interrupted
 //! expired
+//! refused
 //! ```
 //!
 //! `queued` rows belong to the manager alone. From the first send only the agent ends a command, with three named
@@ -89,6 +90,8 @@ pub enum PhaseEvent {
     CancelledHere,
     /// The manager ends it: its validity passed before it was ever sent.
     ExpiredHere,
+    /// The manager ends it: whoever submitted it may no longer, and it was never sent.
+    RefusedHere,
     /// The manager ends it as interrupted: agent removed or lost, journal or record lost.
     GivenUp,
 }
@@ -160,7 +163,7 @@ impl Phase {
         if self.is_final() {
             // News about a finished command is late, never wrong: it is kept as evidence by the caller.
             return match event {
-                E::CancelledHere | E::ExpiredHere | E::Sent => illegal,
+                E::CancelledHere | E::ExpiredHere | E::RefusedHere | E::Sent => illegal,
                 _ => Ok(None),
             };
         }
@@ -168,8 +171,9 @@ impl Phase {
             (Self::Queued, E::Sent) => Ok(Some(Self::Dispatched)),
             (Self::Queued, E::CancelledHere) => Ok(Some(Self::Cancelled)),
             (Self::Queued, E::ExpiredHere) => Ok(Some(Self::Expired)),
+            (Self::Queued, E::RefusedHere) => Ok(Some(Self::Refused)),
             (Self::Queued, E::GivenUp) => Ok(Some(Self::Interrupted)),
-            (Self::Queued, _) | (_, E::CancelledHere | E::ExpiredHere) => illegal,
+            (Self::Queued, _) | (_, E::CancelledHere | E::ExpiredHere | E::RefusedHere) => illegal,
             (Self::Dispatched, E::Sent) => Ok(None),
             (Self::Dispatched, E::Accepted) => Ok(Some(Self::Accepted)),
             (_, E::Accepted) => Ok(None),
@@ -266,7 +270,7 @@ mod tests {
         let mut all = vec![PhaseEvent::Sent, PhaseEvent::Accepted];
         all.extend([Phase::Waiting, Phase::Running, Phase::Paused, Phase::Stopping].map(PhaseEvent::Progress));
         all.extend(Outcome::ALL.map(PhaseEvent::Ended));
-        all.extend([PhaseEvent::CancelledHere, PhaseEvent::ExpiredHere, PhaseEvent::GivenUp]);
+        all.extend([PhaseEvent::CancelledHere, PhaseEvent::ExpiredHere, PhaseEvent::RefusedHere, PhaseEvent::GivenUp]);
         all
     }
 
@@ -303,6 +307,7 @@ mod tests {
         for from in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Queued) {
             assert!(from.after(PhaseEvent::CancelledHere).is_err());
             assert!(from.after(PhaseEvent::ExpiredHere).is_err());
+            assert!(from.after(PhaseEvent::RefusedHere).is_err());
         }
     }
 

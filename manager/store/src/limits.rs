@@ -23,6 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(4);
 pub(crate) const READERS: usize = 4;
 /// Commands ended in one change: the writer belongs to submits in between.
 pub(crate) const EXPIRED_AT_ONCE: i64 = 500;
+/// Commands refused in one change, for the same reason: each is an update, an event and a row of the audit.
+pub(crate) const REFUSED_AT_ONCE: usize = 500;
 /// Rows looked at in one step.
 pub(crate) const PRUNED_AT_ONCE: i64 = 500;
 
@@ -38,6 +40,11 @@ pub(crate) const PAGE_WEIGHT: u64 = 8 * 1024 * 1024;
 pub(crate) const KEYS_KEPT: Millis = 24 * 3600 * 1000;
 /// Longest id of a token: keeps lines of the revocation file short.
 pub(crate) const TOKEN_ID: usize = 128;
+/// How long a host may ask again for the certificate of its join: it crashed, or the answer was lost.
+pub(crate) const JOIN_REPEAT: Millis = 3600 * 1000;
+/// How long a join token or a certificate of an operator is listed after its end: people look for what happened last
+/// month; what is older stands in the audit.
+pub(crate) const ENDED_KEPT: Millis = 30 * 24 * 3600 * 1000;
 /// Keys of calls that a wish to cancel remembers: two people who lose patience, and their repeats.
 pub(crate) const CANCEL_KEYS: usize = 8;
 
@@ -57,3 +64,10 @@ pub(crate) const SLACK: (u64, u64) = (128 * 1024, 4 * 1024 * 1024);
 /// Bytes taken at once, so that a stream which is far above its quota, as an older release left it, does not hold the
 /// writer for seconds.
 pub(crate) const STEP: u64 = 8 * 1024 * 1024;
+
+// The site.
+
+/// Revisions of the site that are kept: some weeks of a busy team, to look at and to go back to.
+pub(crate) const REVISIONS_KEPT: i64 = 50;
+/// Bytes of contents in one change, so that a large site does not hold the writer for seconds.
+pub(crate) const BLOBS_AT_ONCE: usize = 8 * 1024 * 1024;

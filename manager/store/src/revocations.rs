@@ -1,7 +1,7 @@
 //! What was taken back for ever, in an append-only file that is not part of a backup: a restored store must not let in
 //! again who was thrown out after the backup was made.
 //!
-//! One line each: `token <id>` or `agent <generation>`. A line counts once its newline is there; the file is synced
+//! One line each: `token <id>`, `join <id>`, `agent <generation>` or `operator <generation>`. A line counts once its newline is there; the file is synced
 //! before the database commits the same fact, so a crash between the two leaves it revoked.
 
 use std::fs::{File, OpenOptions};
@@ -21,6 +21,10 @@ pub(crate) enum Revoked {
     Token(String),
     /// An agent, by generation.
     Agent(u64),
+    /// A join token, by id.
+    JoinToken(String),
+    /// A certificate of an operator, by generation.
+    Operator(u64),
 }
 
 /// The file.
@@ -48,6 +52,8 @@ impl Revocations {
             .filter_map(|line| match line.split_once(' ')? {
                 ("token", id) => Some(Revoked::Token(id.to_owned())),
                 ("agent", generation) => generation.parse().ok().map(Revoked::Agent),
+                ("join", id) => Some(Revoked::JoinToken(id.to_owned())),
+                ("operator", generation) => generation.parse().ok().map(Revoked::Operator),
                 _ => None,
             })
             .collect())
@@ -66,6 +72,8 @@ impl Revocations {
         match revoked {
             Revoked::Token(id) => line.push_str(&format!("token {id}\n")),
             Revoked::Agent(generation) => line.push_str(&format!("agent {generation}\n")),
+            Revoked::JoinToken(id) => line.push_str(&format!("join {id}\n")),
+            Revoked::Operator(generation) => line.push_str(&format!("operator {generation}\n")),
         }
         file.write_all(line.as_bytes())?;
         file.sync_data()?;
@@ -111,6 +119,11 @@ mod tests {
         raw.write_all(b"agent 12").unwrap();
         assert_eq!(file.read().unwrap(), [Revoked::Token("abc".into())]);
         file.add(&Revoked::Agent(3)).unwrap();
-        assert_eq!(file.read().unwrap(), [Revoked::Token("abc".into()), Revoked::Agent(3)]);
+        let all =
+            [Revoked::Token("abc".into()), Revoked::Agent(3), Revoked::JoinToken("j".into()), Revoked::Operator(7)];
+        for one in &all[2..] {
+            file.add(one).unwrap();
+        }
+        assert_eq!(file.read().unwrap(), all);
     }
 }

@@ -6,16 +6,16 @@ use common::id::{CommandId, Epoch, Generation, Name};
 use common::model::Phase;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::codes::{from_json, int, limit as sql_limit, name as name_of, uid, uint};
+use super::codes::{from_json, int, json, limit as sql_limit, name as name_of, uid, uint};
 use super::database::Database;
 use super::writer::Tx;
-use super::{audit, events, moves};
+use super::{audit, events, keys, moves};
 use crate::error::StoreError;
 use crate::revocations::Revoked;
 use crate::types::{Actor, Agent, Millis};
 
 const COLUMNS: &str = "generation, name, epoch, created_at, connected_at, disconnected_at, address, version, isolation,
-     journal, boot_id, cores, memory_bytes, labels, quarantined, drained";
+     journal, boot_id, cores, memory_bytes, labels, quarantined, drained, groups, join_token";
 
 impl Database {
     /// Makes an agent if there is none of this name.
@@ -78,6 +78,7 @@ impl Database {
             let ended = end_all(tx, &agent, &actor, now)?;
             tx.prepare("UPDATE agents SET removed_at = ?2 WHERE generation = ?1")?
                 .execute(params![int(agent.generation.0, "generation")?, int(now, "time")?])?;
+            keys::forget(tx, agent.generation)?;
             note(
                 tx,
                 &name,
@@ -171,14 +172,27 @@ fn ensure(tx: &Tx<'_>, name: &Name, actor: &Actor, now: Millis) -> Result<(Agent
     if let Some(agent) = find(tx.connection(), name)? {
         return Ok((agent, false));
     }
-    // Epochs go on over all bearers of a name: whoever compares two of them need not know which bearer they were.
-    tx.prepare(
-        "INSERT INTO agents (name, epoch, created_at)
-         VALUES (?1, COALESCE((SELECT max(epoch) FROM agents WHERE name = ?1), 0), ?2)",
-    )?
-    .execute(params![name.as_str(), int(now, "time")?])?;
+    insert(tx, name, &[], None, now)?;
     note(tx, name, "agent.created", actor, "agent.create", "{}", now)?;
     Ok((expect(tx.connection(), name)?, true))
+}
+
+/// Makes an agent of a name that nobody has, with a generation that nobody had.
+pub(super) fn insert(
+    tx: &Tx<'_>,
+    name: &Name,
+    groups: &[String],
+    join_token: Option<&str>,
+    now: Millis,
+) -> Result<Generation, StoreError> {
+    // Epochs go on over all bearers of a name: whoever compares two of them need not know which bearer they were.
+    let generation = tx
+        .prepare(
+            "INSERT INTO agents (name, epoch, created_at, groups, join_token)
+             VALUES (?1, COALESCE((SELECT max(epoch) FROM agents WHERE name = ?1), 0), ?2, ?3, ?4)",
+        )?
+        .insert(params![name.as_str(), int(now, "time")?, json(groups)?, join_token])?;
+    Ok(Generation(uint(generation)))
 }
 
 /// Ends everything unfinished of an agent that goes.
@@ -208,7 +222,7 @@ fn end_all(tx: &Tx<'_>, agent: &Agent, actor: &Actor, now: Millis) -> Result<Vec
 }
 
 /// Writes event and audit of a change of an agent.
-fn note(
+pub(super) fn note(
     tx: &Tx<'_>,
     name: &Name,
     kind: &str,
@@ -226,6 +240,7 @@ fn read(row: &Row<'_>) -> Result<Agent, StoreError> {
     let name: String = row.get(1)?;
     let journal: Option<Vec<u8>> = row.get(9)?;
     let labels: String = row.get(13)?;
+    let groups: String = row.get(16)?;
     Ok(Agent {
         generation: Generation(uint(row.get(0)?)),
         name: name_of(&name)?,
@@ -241,6 +256,8 @@ fn read(row: &Row<'_>) -> Result<Agent, StoreError> {
         cores: row.get(11)?,
         memory_bytes: row.get::<_, Option<i64>>(12)?.map(uint),
         labels: from_json(&labels, "labels")?,
+        groups: from_json(&groups, "groups")?,
+        join_token: row.get(17)?,
         quarantined: row.get(14)?,
         drained: row.get(15)?,
     })

@@ -9,7 +9,7 @@ use super::codes::{int, limit as sql_limit, uint};
 use super::database::Database;
 use super::writer::Tx;
 use crate::error::StoreError;
-use crate::types::{Actor, AuditEntry, AuditOutcome, AuditRow, Millis};
+use crate::types::{Actor, AuditEntry, AuditOutcome, AuditPoint, AuditRow, AuditVerified, Millis};
 
 /// Adds a row about something that was done.
 pub(super) fn done(
@@ -74,14 +74,20 @@ impl Database {
         self.read(move |connection| list(connection, after, limit)).await
     }
 
-    /// Checks the chain.
-    pub(crate) async fn verify_audit(&self) -> Result<u64, StoreError> {
-        self.read(|connection| {
+    /// Checks the chain, and that it goes through these points.
+    pub(crate) async fn verify_audit(&self, mut points: Vec<AuditPoint>) -> Result<AuditVerified, StoreError> {
+        points.sort_by_key(|point| point.seq);
+        self.read(move |connection| {
             // One snapshot: rows that are added meanwhile are not half seen.
             let snapshot = connection.unchecked_transaction()?;
-            verify(&snapshot)
+            verify(&snapshot, &points)
         })
         .await
+    }
+
+    /// Answers the newest row.
+    pub(crate) async fn audit_head(&self) -> Result<AuditPoint, StoreError> {
+        self.read(|connection| head(connection).map(|(seq, hash)| AuditPoint { seq, hash })).await
     }
 }
 
@@ -100,11 +106,15 @@ fn list(connection: &Connection, after: u64, limit: usize) -> Result<Vec<AuditRo
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn verify(connection: &Connection) -> Result<u64, StoreError> {
+/// `points` are in order.
+fn verify(connection: &Connection, points: &[AuditPoint]) -> Result<AuditVerified, StoreError> {
     let (anchor, mut before): (u64, [u8; 32]) =
         connection.query_row("SELECT anchor_seq, anchor_hash FROM meta WHERE id = 1", [], |row| {
             Ok((uint(row.get(0)?), row.get(1)?))
         })?;
+    let mut passage =
+        Passage { points: points.iter().filter(|point| point.seq >= anchor).peekable(), passed: 0, good: anchor };
+    passage.at(anchor, &before)?;
     let mut last = anchor;
     let mut statement = connection
         .prepare_cached("SELECT seq, at, actor, action, object, outcome, details, hash FROM audit ORDER BY seq")?;
@@ -117,11 +127,36 @@ fn verify(connection: &Connection) -> Result<u64, StoreError> {
         }
         before = row.hash;
         last = row.seq;
+        passage.at(last, &before)?;
     }
-    if head(connection)? != (last, before) {
+    // A point behind the end: the end was cut off.
+    if head(connection)? != (last, before) || passage.points.peek().is_some() {
         return Err(StoreError::AuditBroken { seq: last + 1 });
     }
-    Ok(last - anchor)
+    let head = AuditPoint { seq: last, hash: before };
+    Ok(AuditVerified { anchor, rows: last - anchor, head, points: passage.passed })
+}
+
+/// The way of the chain through points that are known from elsewhere.
+struct Passage<'a, I: Iterator<Item = &'a AuditPoint>> {
+    points: std::iter::Peekable<I>,
+    passed: u64,
+    /// The last row that is known from elsewhere to be as it was.
+    good: u64,
+}
+
+impl<'a, I: Iterator<Item = &'a AuditPoint>> Passage<'a, I> {
+    /// Takes a step. A chain that is whole and misses a point was made anew somewhere behind the last one it went through.
+    fn at(&mut self, seq: u64, hash: &[u8; 32]) -> Result<(), StoreError> {
+        while let Some(point) = self.points.next_if(|point| point.seq == seq) {
+            if point.hash != *hash {
+                return Err(StoreError::AuditBroken { seq: self.good + 1 });
+            }
+            self.passed += 1;
+            self.good = seq;
+        }
+        Ok(())
+    }
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<AuditRow> {

@@ -72,7 +72,7 @@ pub(super) fn uid(bytes: &[u8]) -> Result<Uid, StoreError> {
 }
 
 /// JSON text of one of our own records.
-pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+pub(super) fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|_| StoreError::OutOfRange { field: "record" })
 }
 

@@ -9,11 +9,12 @@ use rusqlite::params;
 use super::codes::{from_json, int, json, limit as sql_limit, name as name_of, uid as uid_of, uint};
 use super::database::Database;
 use super::moves::{self, Standing};
-use super::rows::{self, COLUMNS, TABLES};
+use super::rows::{self, COLUMNS, Found, TABLES};
 use super::writer::Tx;
-use super::{agents, events, pause};
+use super::{agents, events, pause, rights};
 use crate::error::StoreError;
-use crate::types::{AckAnswer, Answered, Due, DueKind, End, HeldPhase, Millis, ProgressReport, Taker};
+use crate::limits::REFUSED_AT_ONCE;
+use crate::types::{AckAnswer, Answered, Due, DueKind, End, HeldPhase, Judge, JudgeAsk, Millis, ProgressReport, Taker};
 
 /// Who asks for what is due.
 #[derive(Debug)]
@@ -27,19 +28,18 @@ struct Asking {
     now: i64,
 }
 
+/// Who says whether a command may be sent, and what it is asked beside the command.
+struct Weighing<'a> {
+    judge: &'a Judge,
+    /// The groups of the agent.
+    groups: &'a [String],
+}
+
 impl Database {
     /// Takes what is to be sent to an agent now.
-    pub(crate) async fn due(
-        &self,
-        agent: &Name,
-        generation: Generation,
-        journal: Uid,
-        limit: usize,
-        resend: Duration,
-        now: Millis,
-    ) -> Result<Vec<Due>, StoreError> {
-        let taker = Taker { agent: agent.clone(), generation, journal, limit, resend };
-        self.write(move |tx| take_due(tx, &taker, now)).await
+    pub(crate) async fn due(&self, taker: Taker, judge: &Judge, now: Millis) -> Result<Vec<Due>, StoreError> {
+        let judge = judge.clone();
+        self.write(move |tx| take_due(tx, &taker, &judge, now)).await
     }
 
     /// Names the agents for which something may be due.
@@ -112,8 +112,8 @@ impl Database {
     }
 }
 
-/// Takes what is due for an agent and records it as sent.
-pub(super) fn take_due(tx: &Tx<'_>, taker: &Taker, now: Millis) -> Result<Vec<Due>, StoreError> {
+/// Takes what is due for an agent and records it as sent; what may not be sent any more is refused instead.
+pub(super) fn take_due(tx: &Tx<'_>, taker: &Taker, judge: &Judge, now: Millis) -> Result<Vec<Due>, StoreError> {
     let row = agents::expect(tx.connection(), &taker.agent)?;
     if row.generation != taker.generation {
         return Err(StoreError::Fenced(taker.agent.clone()));
@@ -134,7 +134,7 @@ pub(super) fn take_due(tx: &Tx<'_>, taker: &Taker, now: Millis) -> Result<Vec<Du
     let told = pause::Told { agent: asking.agent, epoch: asking.epoch, before: asking.resend_before, now: asking.now };
     due.extend(pause::take_due(tx, &told, room, taker.generation)?);
     let room = taker.limit.saturating_sub(due.len());
-    due.extend(sends(tx, &asking, room)?);
+    due.extend(sends(tx, &asking, room, &Weighing { judge, groups: &row.groups })?);
     Ok(due)
 }
 
@@ -171,49 +171,77 @@ fn cancels(tx: &Tx<'_>, asking: &Asking, limit: usize, generation: Generation) -
 
 /// Commands that were never sent, and those whose sending was not answered. Each is recorded as sent here (protocol
 /// R-CMD-1), and none whose cancel is wished is among them (R-CMD-8).
-fn sends(tx: &Tx<'_>, asking: &Asking, limit: usize) -> Result<Vec<Due>, StoreError> {
-    let mut commands = Vec::new();
-    {
-        let mut statement = tx.prepare(&format!(
-            "SELECT {COLUMNS} FROM {TABLES} WHERE c.id IN (
-                 SELECT id FROM commands WHERE live = 1 AND phase = 1 AND agent = ?1
-                     AND last_sent_at <= ?2 AND not_before <= ?3 AND cancel IS NULL
-                 UNION ALL
-                 SELECT id FROM (
-                     SELECT id FROM commands WHERE live = 1 AND phase = 0 AND agent = ?1 AND expires_at > ?3
-                         AND cancel IS NULL AND NOT ?5
-                     ORDER BY id LIMIT ?4)
-             ) ORDER BY c.id LIMIT ?4"
-        ))?;
-        let mut rows = statement.query(params![
-            asking.agent,
-            asking.resend_before,
-            asking.now,
-            sql_limit(limit),
-            asking.drained
-        ])?;
-        while let Some(row) = rows.next()? {
-            // Nothing of a command that is on its way to its agent is stored of its streams.
-            commands.push(rows::read(row)?.command);
+fn sends(tx: &Tx<'_>, asking: &Asking, limit: usize, weighing: &Weighing<'_>) -> Result<Vec<Due>, StoreError> {
+    let mut due: Vec<Due> = Vec::new();
+    let mut refused = 0;
+    loop {
+        let before = refused;
+        for found in sendable(tx, asking, limit.saturating_sub(due.len()))? {
+            if due.iter().any(|one| one.id == found.command.id) {
+                continue;
+            }
+            match send(tx, asking, found, weighing)? {
+                Some(one) => due.push(one),
+                None => refused += 1,
+            }
+        }
+        // What was refused took the place of others. The next round of the poll goes on where this leaves a long queue.
+        if refused == before || refused >= REFUSED_AT_ONCE || due.len() >= limit {
+            return Ok(due);
         }
     }
-    let mut due = Vec::with_capacity(commands.len());
-    for mut command in commands {
-        if command.phase == Phase::Queued {
-            let mut standing = moves::by_id(tx.connection(), command.id)?
-                .ok_or_else(|| StoreError::not_found("command", command.id))?;
-            standing.journal = Some(asking.journal);
-            moves::advance(tx, &mut standing, PhaseEvent::Sent, uint(asking.now), uint(asking.now))?;
-            command.phase = standing.phase;
-            command.first_sent_at = Some(uint(asking.now));
-            command.first_sent_journal = Some(asking.journal);
-        } else {
-            tx.prepare("UPDATE commands SET last_sent_at = ?2 WHERE id = ?1")?
-                .execute(params![int(command.id.0, "id")?, asking.now])?;
-        }
-        due.push(Due { id: command.id, uid: command.uid, what: DueKind::Send(Box::new(command)) });
+}
+
+fn sendable(tx: &Tx<'_>, asking: &Asking, limit: usize) -> Result<Vec<Found>, StoreError> {
+    let mut statement = tx.prepare(&format!(
+        "SELECT {COLUMNS} FROM {TABLES} WHERE c.id IN (
+             SELECT id FROM commands WHERE live = 1 AND phase = 1 AND agent = ?1
+                 AND last_sent_at <= ?2 AND not_before <= ?3 AND cancel IS NULL
+             UNION ALL
+             SELECT id FROM (
+                 SELECT id FROM commands WHERE live = 1 AND phase = 0 AND agent = ?1 AND expires_at > ?3
+                     AND cancel IS NULL AND NOT ?5
+                 ORDER BY id LIMIT ?4)
+         ) ORDER BY c.id LIMIT ?4"
+    ))?;
+    let mut rows =
+        statement.query(params![asking.agent, asking.resend_before, asking.now, sql_limit(limit), asking.drained])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        // Nothing of a command that is on its way to its agent is stored of its streams.
+        found.push(rows::read(row)?);
     }
-    Ok(due)
+    Ok(found)
+}
+
+/// Records a command as sent; `None` when it may not be sent any more, and is refused. What was sent once is not weighed
+/// again: from then on its agent has it.
+fn send(tx: &Tx<'_>, asking: &Asking, found: Found, weighing: &Weighing<'_>) -> Result<Option<Due>, StoreError> {
+    let Found { mut command, authority, .. } = found;
+    if command.phase == Phase::Queued {
+        let mut standing =
+            moves::by_id(tx.connection(), command.id)?.ok_or_else(|| StoreError::not_found("command", command.id))?;
+        let ask = JudgeAsk {
+            authority,
+            agent: command.agent.clone(),
+            groups: weighing.groups.to_vec(),
+            operation: command.request.operation.clone(),
+            user: command.request.user.clone(),
+        };
+        if !(weighing.judge)(&ask) {
+            rights::refuse(tx, &mut standing, &ask, uint(asking.now))?;
+            return Ok(None);
+        }
+        standing.journal = Some(asking.journal);
+        moves::advance(tx, &mut standing, PhaseEvent::Sent, uint(asking.now), uint(asking.now))?;
+        command.phase = standing.phase;
+        command.first_sent_at = Some(uint(asking.now));
+        command.first_sent_journal = Some(asking.journal);
+    } else {
+        tx.prepare("UPDATE commands SET last_sent_at = ?2 WHERE id = ?1")?
+            .execute(params![int(command.id.0, "id")?, asking.now])?;
+    }
+    Ok(Some(Due { id: command.id, uid: command.uid, what: DueKind::Send(Box::new(command)) }))
 }
 
 fn take_answer(tx: &Tx<'_>, standing: &mut Standing, answer: AckAnswer, now: Millis) -> Result<(), StoreError> {

@@ -54,6 +54,18 @@ pub(super) fn begin(connection: &Connection, revoked: &[Revoked], now: Millis) -
                     params![id, now_int],
                 )?;
             }
+            Revoked::JoinToken(id) => {
+                connection.execute(
+                    "UPDATE join_tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL",
+                    params![id, now_int],
+                )?;
+            }
+            Revoked::Operator(generation) => {
+                connection.execute(
+                    "UPDATE operators SET revoked_at = ?2 WHERE generation = ?1 AND revoked_at IS NULL",
+                    params![int(*generation, "generation")?, now_int],
+                )?;
+            }
             Revoked::Agent(generation) => {
                 let present: Option<String> = connection
                     .query_row(

@@ -24,6 +24,7 @@ pub(super) const MAIN: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/main/0002_skipped_ids.sql"),
     },
     Migration { version: 3, name: "pause", sql: include_str!("../../migrations/sqlite/main/0003_pause.sql") },
+    Migration { version: 4, name: "trust", sql: include_str!("../../migrations/sqlite/main/0004_trust.sql") },
 ];
 
 /// The schema of `output.db`.
@@ -103,6 +104,25 @@ mod tests {
             })
             .unwrap();
         assert_eq!(wish, (None, 0, None));
+    }
+
+    #[test]
+    fn what_version_0_2_let_in_may_do_what_it_could() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, Path::new("x"), &MAIN[..3]).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO tokens (id, hash, name, scope, created_at, created_by) VALUES ('t', x'00', 'ci', 'run', 1, 'a');
+                 INSERT INTO agents (name, epoch, created_at) VALUES ('web1', 1, 1);
+                 INSERT INTO commands (uid, agent, attempt, operation, phase, created_at, created_by, expires_at)
+                 VALUES (x'00', 1, 1, 'agent.ping', 0, 1, 'admin', 2)",
+            )
+            .unwrap();
+        migrate(&mut connection, Path::new("x"), MAIN).unwrap();
+        let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap();
+        assert_eq!(text("SELECT roles FROM tokens").as_deref(), Some(r#"["admin"]"#));
+        assert_eq!(text("SELECT groups FROM agents").as_deref(), Some("[]"));
+        assert_eq!(text("SELECT authority FROM commands"), None);
     }
 
     #[test]

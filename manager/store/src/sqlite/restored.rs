@@ -10,7 +10,7 @@ use super::database::Database;
 use super::dispatch::{subject, take_held};
 use super::moves;
 use super::writer::Tx;
-use super::{agents, audit, events, meta};
+use super::{agents, audit, events, joins, meta};
 use crate::error::StoreError;
 use crate::types::{Actor, Identity, Import, Millis};
 
@@ -88,7 +88,7 @@ fn restore(tx: &Tx<'_>, claimant: &Name, heard: StorePosition, now: Millis) -> R
     meta::remember_incarnation(tx.connection(), identity.incarnation, now)?;
     let last = meta::counter(tx.connection(), "commands")?;
     meta::remember_skipped(tx.connection(), identity.incarnation, (last, last + JUMP))?;
-    for table in ["agents", "commands", "jobs", "events"] {
+    for table in ["agents", "commands", "jobs", "events", "operators", "site_revisions"] {
         let next = int(meta::counter(tx.connection(), table)? + JUMP, "counter")?;
         let known = tx.prepare("UPDATE sqlite_sequence SET seq = ?2 WHERE name = ?1")?.execute(params![table, next])?;
         if known == 0 {
@@ -102,8 +102,9 @@ fn restore(tx: &Tx<'_>, claimant: &Name, heard: StorePosition, now: Millis) -> R
     .execute(params![int(JUMP, "jump")?, int(now, "time")?])?;
     let held =
         tx.prepare("UPDATE commands SET live = 2, waiting = 'restored' WHERE live = 1 AND phase = 0")?.execute([])?;
+    let voided = joins::void_all(tx, now)?;
     let body = serde_json::json!({
-        "incarnation": identity.incarnation.0, "held": held, "claimed_by": claimant.as_str(), "heard": heard.0, "had": ours,
+        "incarnation": identity.incarnation.0, "held": held, "join_tokens": voided, "claimed_by": claimant.as_str(), "heard": heard.0, "had": ours,
     })
     .to_string();
     events::add(tx, now, "store.restored", events::Subject::default(), &body)?;

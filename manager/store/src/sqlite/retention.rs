@@ -7,10 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codes::{FIRST_FINAL, int, uint};
 use super::database::Database;
-use super::output;
 use super::writer::Tx;
+use super::{output, site};
 use crate::error::StoreError;
-use crate::limits::{KEYS_KEPT, PRUNED_AT_ONCE};
+use crate::limits::{ENDED_KEPT, KEYS_KEPT, PRUNED_AT_ONCE};
 use crate::types::{Millis, Pruned, Retention};
 
 /// How much longer an end is kept that its agent has not delivered in full: the agent may still come back.
@@ -31,6 +31,10 @@ impl Database {
         }
         let agents_before = before(now, retention.commands);
         pruned.agents = self.write(move |tx| prune_agents(tx, agents_before)).await?;
+        let ended_before = now.saturating_sub(ENDED_KEPT);
+        pruned.join_tokens = self.write(move |tx| prune_join_tokens(tx, ended_before)).await?;
+        pruned.operators = self.write(move |tx| prune_operators(tx, ended_before)).await?;
+        self.in_steps(site::prune_blobs).await?;
         Ok(pruned)
     }
 
@@ -169,4 +173,21 @@ fn prune_agents(tx: &Tx<'_>, cutoff: Millis) -> Result<usize, StoreError> {
         )?
         .execute([int(cutoff, "time")?])?;
     Ok(removed)
+}
+
+/// Removes join tokens that ended long ago, with the record of who used them: agents keep the id of their token.
+fn prune_join_tokens(tx: &Tx<'_>, cutoff: Millis) -> Result<usize, StoreError> {
+    let cutoff = int(cutoff, "time")?;
+    let removed = tx
+        .prepare("DELETE FROM join_tokens WHERE min(expires_at, COALESCE(revoked_at, expires_at)) < ?1")?
+        .execute([cutoff])?;
+    if removed > 0 {
+        tx.prepare("DELETE FROM joins WHERE token NOT IN (SELECT id FROM join_tokens)")?.execute([])?;
+    }
+    Ok(removed)
+}
+
+/// Removes certificates of operators that expired long ago. Revoked ones stay until then: they could still be shown.
+fn prune_operators(tx: &Tx<'_>, cutoff: Millis) -> Result<usize, StoreError> {
+    Ok(tx.prepare("DELETE FROM operators WHERE not_after < ?1")?.execute([int(cutoff, "time")?])?)
 }

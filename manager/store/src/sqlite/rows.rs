@@ -5,14 +5,15 @@ use common::model::StreamName;
 use rusqlite::{Connection, Row};
 
 use super::codes::{from_json, int, name, phase_of, stream_code, stream_of, uid, uint};
+use super::rights;
 use crate::error::StoreError;
-use crate::types::{Actor, Command, Gap, Stream, StreamEnd};
+use crate::types::{Actor, Authority, Command, Gap, Stream, StreamEnd};
 
 /// What [`read`] expects, from the tables as [`TABLES`] names them.
 pub(super) const COLUMNS: &str = "c.id, c.uid, a.name, c.agent, c.job, c.attempt, COALESCE(c.request, j.request),
      c.phase, c.waiting, c.created_at, c.created_by, c.expires_at, c.first_sent_at, c.first_sent_journal, c.accepted_at,
      c.started_at, c.finished_at, c.progress, c.cancel, c.end, c.isolation, c.result_acked, c.output_closed,
-     c.end_reported, c.stream_ends, c.pause";
+     c.end_reported, c.stream_ends, c.pause, c.authority";
 
 /// Where the columns come from.
 pub(super) const TABLES: &str = "commands c JOIN agents a ON a.generation = c.agent LEFT JOIN jobs j ON j.id = c.job";
@@ -21,6 +22,8 @@ pub(super) const TABLES: &str = "commands c JOIN agents a ON a.generation = c.ag
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) command: Command,
+    /// By which right it was submitted.
+    pub(super) authority: Option<Authority>,
     /// No more bytes will come.
     closed: bool,
     /// The agent has reported the end.
@@ -65,7 +68,13 @@ pub(super) fn read(row: &Row<'_>) -> Result<Found, StoreError> {
         streams: Vec::new(),
     };
     let ends = optional_text(24)?.map(|text| from_json(&text, "streams")).transpose()?.unwrap_or_default();
-    Ok(Found { command, closed: output_closed || result_acked, reported: row.get(23)?, ends })
+    Ok(Found {
+        command,
+        authority: rights::authority(row.get(26)?)?,
+        closed: output_closed || result_acked,
+        reported: row.get(23)?,
+        ends,
+    })
 }
 
 impl Found {

@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::codes::{int, json};
 use super::database::Database;
 use super::writer::Tx;
-use super::{agents, events};
+use super::{agents, events, keys};
 use crate::error::StoreError;
 use crate::types::{Connect, Millis};
 
@@ -46,6 +46,11 @@ fn connected(tx: &Tx<'_>, connect: &Connect, now: Millis) -> Result<Epoch, Store
     }
     if let Some(reason) = agent.quarantined {
         return Err(StoreError::Quarantined { agent: connect.name.clone(), reason });
+    }
+    if let Some(spki) = &connect.spki
+        && !keys::admit(tx, &connect.name, agent.generation, spki, now)?
+    {
+        return Err(StoreError::Fenced(connect.name.clone()));
     }
     let epoch = Epoch(agent.epoch.0 + 1);
     tx.prepare(

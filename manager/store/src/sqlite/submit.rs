@@ -11,7 +11,7 @@ use super::database::Database;
 use super::writer::Tx;
 use super::{audit, dispatch, events, idempotency, rows};
 use crate::error::StoreError;
-use crate::types::{Command, Due, DueKind, Started, Submit, Submitted, Taker};
+use crate::types::{Command, Due, DueKind, Judge, Started, Submit, Submitted, Taker};
 
 impl Database {
     /// Accepts commands.
@@ -24,14 +24,16 @@ impl Database {
         &self,
         submit: Submit,
         taker: Taker,
+        judge: &Judge,
         deliver: impl FnOnce(Vec<Due>) + Send + 'static,
     ) -> Result<Started, StoreError> {
+        let judge = judge.clone();
         self.write(move |tx| {
             let submitted = accept(tx, &submit)?;
             if submitted.replayed {
                 return Ok(Started { submitted, command: None });
             }
-            let due = match dispatch::take_due(tx, &taker, submit.now) {
+            let due = match dispatch::take_due(tx, &taker, &judge, submit.now) {
                 // The session is not of the present bearer; whoever comes finds the row.
                 Err(StoreError::Fenced(_)) => Vec::new(),
                 due => due?,
@@ -109,8 +111,8 @@ fn insert_command(
     let id = tx
         .prepare(
             "INSERT INTO commands (uid, agent, job, attempt, operation, request, phase, live, created_at, created_by,
-                 expires_at)
-             VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, 1, ?7, ?8, ?9)",
+                 expires_at, authority)
+             VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10)",
         )?
         .insert(params![
             &Uid::random().0[..],
@@ -122,6 +124,7 @@ fn insert_command(
             int(submit.now, "time")?,
             submit.actor.0,
             int(submit.expires_at, "expiry")?,
+            submit.authority.as_ref().map(json).transpose()?,
         ])?;
     let id = CommandId(uint(id));
     let subject = events::Subject { agent: Some(agent.as_str()), command: Some(id) };

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::codes::{int, uint};
+use super::codes::{from_json, int, json, uint};
 use super::database::Database;
 use super::writer::Tx;
 use super::{audit, events};
@@ -17,7 +17,7 @@ use crate::types::{Actor, Millis, NewToken, Scope, Token};
 
 /// How often uses of tokens are written: people ask for days, not seconds.
 const USES_EVERY: Millis = 30_000;
-const COLUMNS: &str = "id, name, scope, created_at, created_by, expires_at, revoked_at, last_used_at, hash";
+const COLUMNS: &str = "id, name, scope, created_at, created_by, expires_at, revoked_at, last_used_at, hash, roles";
 
 impl Database {
     /// Makes a token.
@@ -106,16 +106,29 @@ fn create(tx: &Tx<'_>, new: NewToken, actor: Actor, now: Millis) -> Result<Token
     }
     let expires = new.expires_at.map(|at| int(at, "expiry")).transpose()?;
     tx.prepare(
-        "INSERT INTO tokens (id, hash, name, scope, created_at, created_by, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO tokens (id, hash, name, scope, created_at, created_by, expires_at, roles)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
-    .execute(params![new.id, new.hash, new.name, scope_text(new.scope), int(now, "time")?, actor.0, expires])?;
+    .execute(params![
+        new.id,
+        new.hash,
+        new.name,
+        scope_text(new.scope),
+        int(now, "time")?,
+        actor.0,
+        expires,
+        json(&new.roles)?,
+    ])?;
     events::add(tx, now, "token.created", events::Subject::default(), &body(&new.id, &new.name))?;
-    audit::done(tx, &actor, "token.create", &new.id, &body(&new.id, &new.name), now)?;
+    let details = serde_json::json!({
+        "id": new.id, "name": new.name, "scope": scope_text(new.scope), "roles": new.roles, "expires_at": new.expires_at,
+    });
+    audit::done(tx, &actor, "token.create", &new.id, &details.to_string(), now)?;
     Ok(Token {
         id: new.id,
         name: new.name,
         scope: new.scope,
+        roles: new.roles,
         created_at: now,
         created_by: actor,
         expires_at: new.expires_at,
@@ -131,11 +144,12 @@ fn find(connection: &Connection, id: &str) -> Result<Option<(Token, [u8; 32])>, 
 }
 
 fn read(row: &Row<'_>) -> Result<(Token, [u8; 32]), StoreError> {
-    let scope: String = row.get(2)?;
+    let (scope, roles): (String, String) = (row.get(2)?, row.get(9)?);
     let token = Token {
         id: row.get(0)?,
         name: row.get(1)?,
         scope: scope_of(&scope)?,
+        roles: from_json(&roles, "roles")?,
         created_at: uint(row.get(3)?),
         created_by: Actor(row.get(4)?),
         expires_at: row.get::<_, Option<i64>>(5)?.map(uint),

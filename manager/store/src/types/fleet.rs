@@ -41,6 +41,10 @@ pub struct Agent {
     pub cores: Option<u32>,
     pub memory_bytes: Option<u64>,
     pub labels: BTreeMap<String, String>,
+    /// The groups that its join token gave it.
+    pub groups: Vec<String>,
+    /// The token that it joined with; `None`: an operator made it.
+    pub join_token: Option<String>,
     /// Why nobody of this name is served until an operator accepts one.
     pub quarantined: Option<String>,
     /// No new commands are sent.
@@ -60,6 +64,8 @@ pub struct Connect {
     pub cores: u32,
     pub memory_bytes: u64,
     pub labels: BTreeMap<String, String>,
+    /// SHA-256 of the public key that it showed; `None`: not looked at.
+    pub spki: Option<[u8; 32]>,
 }
 
 /// Where the store stands.

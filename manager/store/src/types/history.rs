@@ -44,6 +44,26 @@ pub struct AuditRow {
     pub hash: [u8; 32],
 }
 
+/// A place in the chain of the audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditPoint {
+    pub seq: u64,
+    /// Hash of the row, and with it of everything before.
+    pub hash: [u8; 32],
+}
+
+/// What a check of the whole audit found in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditVerified {
+    /// The last row that retention removed, 0 when it removed none.
+    pub anchor: u64,
+    /// Rows that hold.
+    pub rows: u64,
+    pub head: AuditPoint,
+    /// Points that the chain goes through; those that retention has passed are not counted.
+    pub points: u64,
+}
+
 /// What `audit` writes down beside the changes that write their own rows.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
@@ -68,6 +88,8 @@ pub struct Token {
     pub id: String,
     pub name: String,
     pub scope: Scope,
+    /// Roles that bound it further.
+    pub roles: Vec<String>,
     pub created_at: Millis,
     pub created_by: Actor,
     pub expires_at: Option<Millis>,
@@ -82,6 +104,7 @@ pub struct NewToken {
     pub hash: [u8; 32],
     pub name: String,
     pub scope: Scope,
+    pub roles: Vec<String>,
     pub expires_at: Option<Millis>,
 }
 
@@ -112,6 +135,9 @@ pub struct Pruned {
     pub commands: usize,
     pub events: usize,
     pub audit: usize,
+    /// Idempotency keys.
     pub keys: usize,
     pub agents: usize,
+    pub join_tokens: usize,
+    pub operators: usize,
 }

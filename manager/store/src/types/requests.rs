@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::commands::Command;
 use super::fleet::{Actor, Millis};
+use super::secrets::Secrets;
+use super::trust::Authority;
 
 /// What the caller of an operation asked for; the same for every agent of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub struct Request {
     #[serde(default)]
     pub options: Options,
     pub idempotent: bool,
+    /// Sealed from the submit on.
+    #[serde(default, skip_serializing_if = "Secrets::is_none")]
+    pub secrets: Secrets,
 }
 
 /// Limits of a command; `None` is no limit.
@@ -60,6 +65,8 @@ pub struct Submit {
     pub request: Request,
     pub expires_at: Millis,
     pub actor: Actor,
+    /// By which right; weighed again before it is sent. `None`: the manager itself.
+    pub authority: Option<Authority>,
     /// Several agents, or the caller wants one: a job row is made and the commands carry its id.
     pub as_job: bool,
     pub idempotency: Option<Idempotency>,
