@@ -37,6 +37,9 @@ pub struct Agent {
     pub cores: Option<u32>,
     /// Memory of the host.
     pub memory_bytes: Option<u64>,
+    /// Its groups: what `groups.yml` gives its name, then what it joined with.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Labels from its configuration.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::site::SiteProblem;
+
 /// The content type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -41,6 +43,9 @@ pub struct Problem {
     /// The same request may succeed later.
     #[serde(default)]
     pub retryable: bool,
+    /// Every mistake in a site that was pushed or checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<SiteProblem>,
 }
 
 impl Problem {
@@ -58,6 +63,7 @@ impl Problem {
             hint: None,
             request_id: None,
             retryable: false,
+            problems: Vec::new(),
         }
     }
 
@@ -79,6 +85,13 @@ impl Problem {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says every mistake in a site.
+    #[must_use]
+    pub fn problems(mut self, problems: Vec<SiteProblem>) -> Self {
+        self.problems = problems;
         self
     }
 

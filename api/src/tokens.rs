@@ -66,6 +66,11 @@ pub struct TokenRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "30d"))]
     pub expires_in: Option<HumanDuration>,
+    /// The roles its bearer has, beside those that `roles.yml` gives an operator of this name. When absent, the roles of
+    /// whoever makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = json!(["deployer"])))]
+    pub roles: Option<Vec<String>>,
 }
 
 /// A token without its secret.
@@ -76,8 +81,11 @@ pub struct Token {
     pub id: String,
     /// What it is for.
     pub name: String,
-    /// What it may do.
+    /// What it may do at the most.
     pub scope: Scope,
+    /// The roles it was given.
+    #[serde(default)]
+    pub roles: Vec<String>,
     /// When it was made.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub created_at: Time,

@@ -1,4 +1,4 @@
-//! The calls of the API, one method each, and how they are sent, repeated and read.
+//! How calls are sent, repeated and read. The calls themselves stand in the file of their noun.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::backoff::Backoff;
-use common::config::HumanDuration;
-use common::id::{Name, Uid};
+use common::id::Uid;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -19,19 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::connection::{Connection, Dialer};
 use super::endpoint::Endpoint;
 use super::error::ClientError;
-use super::events::EventStream;
-use super::output::{OutputStream, RawOutput};
-use crate::agents::{Agent, AgentCertificate, AgentChange};
-use crate::audit::AuditRow;
-use crate::commands::{
-    CancelAnswer, CancelRequest, Command, CommandQuery, CommandRequest, JobRequest, JobStarted, OutputCursor,
-};
-use crate::events::Event;
-use crate::page::Page;
 use crate::problem::Problem;
-use crate::status::Status;
-use crate::tokens::{NewToken, Token, TokenRequest};
-use common::model::StreamName;
 
 /// How long a call may take when nobody says otherwise, repeats included.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -69,13 +56,13 @@ enum Repeat {
 }
 
 /// One call, ready to be sent as often as needed.
-struct Call {
-    method: Method,
+pub(super) struct Call {
+    pub(super) method: Method,
     path: String,
     body: Option<Bytes>,
     key: Option<Uid>,
     repeat: Repeat,
-    deadline: Duration,
+    pub(super) deadline: Duration,
 }
 
 impl std::fmt::Debug for Client {
@@ -108,167 +95,24 @@ impl Client {
         self.shared.dialer.address()
     }
 
-    // Every method below fails in the ways of `ClientError`.
-
-    /// Starts a command on one agent.
-    pub async fn start(&self, agent: &Name, request: &CommandRequest) -> Result<Command, ClientError> {
-        let path = format!("/agents/{agent}/commands");
-        self.call(self.post(path, request)?.keyed()).await
-    }
-
-    /// Starts a command on each of several agents.
-    pub async fn start_job(&self, request: &JobRequest) -> Result<JobStarted, ClientError> {
-        self.call(self.post("/commands".to_owned(), request)?.keyed()).await
-    }
-
-    /// Reads a command.
-    pub async fn command(&self, id: u64) -> Result<Command, ClientError> {
-        self.call(self.get(format!("/commands/{id}"))).await
-    }
-
-    /// Waits until a command is final and its streams are complete, at most for `wait`; answers it as it is then.
-    pub async fn wait_command(&self, id: u64, wait: Duration) -> Result<Command, ClientError> {
-        let wait = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let shown = HumanDuration(wait).to_string().replace(' ', "");
-        let mut call = self.get(format!("/commands/{id}?wait={shown}"));
-        call.deadline = call.deadline.saturating_add(wait);
-        self.call(call).await
-    }
-
-    /// Lists commands, newest first.
-    pub async fn commands(&self, query: &CommandQuery) -> Result<Page<Command>, ClientError> {
-        let mut words = Words::default();
-        words.add("agent", query.agent.as_ref());
-        for phase in &query.phases {
-            words.add("phase", Some(phase));
-        }
-        words.add("operation", query.operation.as_ref());
-        words.add("job", query.job);
-        words.add("after", query.after.as_ref());
-        words.add("limit", query.limit);
-        self.call(self.get(words.behind("/commands"))).await
-    }
-
-    /// Stops a command. Each call is a wish of its own: a second one skips the grace of the first. A call that is sent
-    /// again because its answer was lost stays the same wish, by its key.
-    pub async fn cancel(&self, id: u64, request: &CancelRequest) -> Result<CancelAnswer, ClientError> {
-        self.call(self.post(format!("/commands/{id}/cancel"), request)?.keyed()).await
-    }
-
-    /// Pauses a command.
-    pub async fn pause(&self, id: u64) -> Result<Command, ClientError> {
-        self.call(self.bare(Method::POST, format!("/commands/{id}/pause")).repeatable()).await
-    }
-
-    /// Lets a paused command go on.
-    pub async fn resume(&self, id: u64) -> Result<Command, ClientError> {
-        self.call(self.bare(Method::POST, format!("/commands/{id}/resume")).repeatable()).await
-    }
-
-    /// Lets a command go that waits because the manager's store was restored.
-    pub async fn release(&self, id: u64) -> Result<Command, ClientError> {
-        self.call(self.bare(Method::POST, format!("/commands/{id}/release")).repeatable()).await
-    }
-
-    /// Follows all streams of a command from a position until they are complete.
-    #[must_use]
-    pub fn follow(&self, id: u64, from: OutputCursor) -> OutputStream {
-        OutputStream::new(self.clone(), id, from, true)
-    }
-
-    /// Reads what there is of all streams of a command, from a position, without waiting for more.
-    #[must_use]
-    pub fn output(&self, id: u64, from: OutputCursor) -> OutputStream {
-        OutputStream::new(self.clone(), id, from, false)
-    }
-
-    /// Reads the bytes of one stream from an offset; with `follow` until the stream is complete.
-    #[must_use]
-    pub fn raw_output(&self, id: u64, stream: StreamName, from: u64, follow: bool) -> RawOutput {
-        RawOutput::new(self.clone(), id, stream, from, follow)
-    }
-
-    /// Follows every change behind the event numbered `after`; `None`: from now on.
-    #[must_use]
-    pub fn follow_events(&self, after: Option<u64>) -> EventStream {
-        EventStream::new(self.clone(), after)
-    }
-
-    /// Lists changes behind the event numbered `after`.
-    pub async fn events(&self, after: u64, limit: Option<u32>) -> Result<Page<Event>, ClientError> {
-        let mut words = Words::default();
-        words.add("after", Some(after));
-        words.add("limit", limit);
-        self.call(self.get(words.behind("/events"))).await
-    }
-
-    /// Lists agents by name.
-    pub async fn agents(&self, after: Option<&str>, limit: Option<u32>) -> Result<Page<Agent>, ClientError> {
-        self.call(self.get(list("/agents", after, limit))).await
-    }
-
-    /// Reads an agent.
-    pub async fn agent(&self, name: &Name) -> Result<Agent, ClientError> {
-        self.call(self.get(format!("/agents/{name}"))).await
-    }
-
-    /// Changes an agent.
-    pub async fn change_agent(&self, name: &Name, change: &AgentChange) -> Result<Agent, ClientError> {
-        let mut call = self.post(format!("/agents/{name}"), change)?.repeatable();
-        call.method = Method::PATCH;
-        self.call(call).await
-    }
-
-    /// Removes an agent; its name is free again, its certificate worth nothing.
-    pub async fn remove_agent(&self, name: &Name) -> Result<(), ClientError> {
-        self.send(&self.bare(Method::DELETE, format!("/agents/{name}"))).await.map(drop)
-    }
-
-    /// Issues a certificate for an agent, and makes the agent when there is none of the name.
-    pub async fn agent_certificate(&self, name: &Name) -> Result<AgentCertificate, ClientError> {
-        self.call(self.bare(Method::POST, format!("/agents/{name}/certificate")).repeatable()).await
-    }
-
-    /// Lists tokens.
-    pub async fn tokens(&self, after: Option<&str>, limit: Option<u32>) -> Result<Page<Token>, ClientError> {
-        self.call(self.get(list("/tokens", after, limit))).await
-    }
-
-    /// Makes a token; its secret is in this answer and nowhere else.
-    pub async fn create_token(&self, request: &TokenRequest) -> Result<NewToken, ClientError> {
-        self.call(self.post("/tokens".to_owned(), request)?).await
-    }
-
-    /// Revokes a token.
-    pub async fn revoke_token(&self, id: &str) -> Result<(), ClientError> {
-        let path = format!("/tokens/{}", escaped(id));
-        self.send(&self.bare(Method::DELETE, path).repeatable()).await.map(drop)
-    }
-
-    /// Lists the audit.
-    pub async fn audit(&self, after: Option<&str>, limit: Option<u32>) -> Result<Page<AuditRow>, ClientError> {
-        self.call(self.get(list("/audit", after, limit))).await
-    }
-
-    /// Asks how the manager is.
-    pub async fn status(&self) -> Result<Status, ClientError> {
-        self.call(self.get("/status".to_owned())).await
-    }
-
-    fn bare(&self, method: Method, path: String) -> Call {
+    /// A call without a body, sent once.
+    pub(super) fn bare(&self, method: Method, path: String) -> Call {
         Call { method, path, body: None, key: None, repeat: Repeat::No, deadline: self.shared.deadline }
     }
 
-    fn get(&self, path: String) -> Call {
+    /// A call that reads.
+    pub(super) fn get(&self, path: String) -> Call {
         self.bare(Method::GET, path).repeatable()
     }
 
-    fn post(&self, path: String, body: &impl Serialize) -> Result<Call, ClientError> {
+    /// A call with a body, sent once.
+    pub(super) fn post(&self, path: String, body: &impl Serialize) -> Result<Call, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Invalid(error.into()))?;
         Ok(Call { body: Some(body.into()), ..self.bare(Method::POST, path) })
     }
 
-    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+    /// Sends a call and reads its answer.
+    pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
         let body = self.send(&call).await?;
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed {
             what: format!("{} {}", call.method, call.path),
@@ -277,7 +121,7 @@ impl Client {
     }
 
     /// Sends a call, repeats it as long as that is right, and reads the whole answer.
-    async fn send(&self, call: &Call) -> Result<Bytes, ClientError> {
+    pub(super) async fn send(&self, call: &Call) -> Result<Bytes, ClientError> {
         let started = Instant::now();
         let until = started + call.deadline;
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
@@ -427,12 +271,13 @@ impl Client {
 
 impl Call {
     /// Gives it a key, so that the manager makes a repeat the same call.
-    fn keyed(mut self) -> Self {
+    pub(super) fn keyed(mut self) -> Self {
         self.key = Some(Uid::random());
         self.repeatable()
     }
 
-    fn repeatable(mut self) -> Self {
+    /// Says that sending it twice is the same as once.
+    pub(super) fn repeatable(mut self) -> Self {
         self.repeat = Repeat::Yes;
         self
     }
@@ -447,7 +292,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> ClientError {
     ClientError::Problem(Box::new(problem))
 }
 
-fn list(path: &str, after: Option<&str>, limit: Option<u32>) -> String {
+/// The path of one page of a list.
+pub(super) fn list(path: &str, after: Option<&str>, limit: Option<u32>) -> String {
     let mut words = Words::default();
     words.add("after", after);
     words.add("limit", limit);
@@ -475,7 +321,7 @@ impl Words {
 }
 
 /// Writes a text so that it is one part of a URL.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::tls::{self, ClientConfig, MANAGER_DNS, ServerName, TlsConnector};
+use common::tls::{self, ClientConfig, HandshakeFault, MANAGER_DNS, ServerName, TlsConnector};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
@@ -37,21 +37,18 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
         let untrusted = |source: Cause| ClientError::Untrusted { address: endpoint.address.to_string(), source };
-        let tls = match (&endpoint.address, &endpoint.anchors) {
-            (Address::Unix(_), _) => None,
-            (Address::Tls { .. }, Anchors::None) => {
-                return Err(untrusted("no CA certificate is named: set PAPRIKA_CA to the manager's ca.pem".into()));
-            }
-            (Address::Tls { .. }, Anchors::File(path)) => Some(tls::load_roots(path)),
-            (Address::Tls { .. }, Anchors::Pem(pem)) => Some(tls::roots_from_pem(pem)),
+        let tls = match &endpoint.address {
+            Address::Unix(_) => None,
+            Address::Tls { .. } => Some(configured(&endpoint).map_err(untrusted)?),
         };
-        let tls = tls
-            .transpose()
-            .map_err(|error| untrusted(error.into()))?
-            .map(tls::api_client)
-            .transpose()
-            .map_err(|error| untrusted(error.into()))?;
         Ok(Self { endpoint, tls })
+    }
+
+    /// One that only looks at the authority a manager shows.
+    pub(super) fn looking(endpoint: Endpoint) -> Result<(Self, Arc<tls::Glimpse>), ClientError> {
+        let (config, glimpse) = tls::api_client_looking()
+            .map_err(|error| ClientError::Untrusted { address: endpoint.address.to_string(), source: error.into() })?;
+        Ok((Self { endpoint, tls: Some(config) }, glimpse))
     }
 
     pub(super) fn address(&self) -> String {
@@ -89,6 +86,16 @@ impl Dialer {
         dialed.await.unwrap_or_else(|_| Err(ClientError::Deadline { address: self.address(), limit }))
     }
 
+    /// Opens a TLS connection and says nothing on it.
+    pub(super) async fn shake_hands(&self, limit: Duration) -> Result<tls::client::TlsStream<TcpStream>, ClientError> {
+        match (&self.endpoint.address, &self.tls) {
+            (Address::Tls { host, port }, Some(tls)) => timeout(limit, self.dial_tls(host, *port, tls))
+                .await
+                .unwrap_or_else(|_| Err(ClientError::Deadline { address: self.address(), limit })),
+            _ => Err(self.unreachable(io::Error::other("a Unix socket has no certificate"))),
+        }
+    }
+
     /// Opens a TLS connection. The manager's certificate is good for the host we dial, or for the fixed name that every
     /// manager of this CA carries: a manager behind another address than it knows of is still the one we trust.
     async fn dial_tls(
@@ -105,7 +112,15 @@ impl Dialer {
             socket.set_nodelay(true).map_err(|error| self.unreachable(error))?;
             match TlsConnector::from(Arc::clone(config)).connect(name, socket).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => last = error.into(),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    // Only the name may be another: what else is wrong is wrong under every name.
+                    let fault = tls::fault(&error);
+                    let is_final = fault.as_ref().is_some_and(|fault| *fault != HandshakeFault::WrongName);
+                    last = fault.map_or_else(|| error.into(), Into::into);
+                    if is_final {
+                        break;
+                    }
+                }
                 Err(error) => return Err(self.lost(error)),
             }
         }
@@ -126,6 +141,21 @@ impl Dialer {
     fn unreachable(&self, source: io::Error) -> ClientError {
         ClientError::Unreachable { address: self.address(), source: source.into() }
     }
+}
+
+/// What we trust and what we show, as TLS wants it.
+fn configured(endpoint: &Endpoint) -> Result<Arc<ClientConfig>, Cause> {
+    let roots = match &endpoint.anchors {
+        Anchors::None => return Err("no CA certificate is named: set PAPRIKA_CA to the manager's ca.pem".into()),
+        Anchors::Pin(pin) => return Ok(tls::api_client_pinned(*pin)?),
+        Anchors::File(path) => tls::load_roots(path)?,
+        Anchors::Pem(pem) => tls::roots_from_pem(pem)?,
+    };
+    let own = match &endpoint.own {
+        Some(files) => Some((tls::load_chain(&files.certificate)?, tls::load_key(&files.key)?)),
+        None => None,
+    };
+    Ok(tls::api_client(roots, own)?)
 }
 
 /// An open connection.

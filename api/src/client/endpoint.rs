@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use common::config::Secret;
+use common::pin::Pin;
 
 /// The port of the API when the URL names none.
 const DEFAULT_PORT: u16 = 7050;
@@ -37,7 +38,15 @@ impl fmt::Display for Address {
 pub struct Endpoint {
     pub(super) address: Address,
     pub(super) anchors: Anchors,
+    pub(super) own: Option<OwnFiles>,
     pub(super) token: Option<Secret>,
+}
+
+/// Where our own certificate and its key are.
+#[derive(Debug, Clone)]
+pub(super) struct OwnFiles {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 /// The certificate that the manager's must be signed by.
@@ -46,6 +55,7 @@ pub(super) enum Anchors {
     None,
     File(PathBuf),
     Pem(Vec<u8>),
+    Pin(Pin),
 }
 
 /// Why a text does not say where the manager is.
@@ -84,14 +94,17 @@ impl Endpoint {
             Some(digits) => digits.parse().map_err(|_| wrong())?,
             None => DEFAULT_PORT,
         };
-        let address = Address::Tls { host: host.to_owned(), port };
-        Ok(Self { address, anchors: Anchors::None, token: None })
+        Ok(Self::at(Address::Tls { host: host.to_owned(), port }))
     }
 
     /// Reaches the manager of this host.
     #[must_use]
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self { address: Address::Unix(path.into()), anchors: Anchors::None, token: None }
+        Self::at(Address::Unix(path.into()))
+    }
+
+    fn at(address: Address) -> Self {
+        Self { address, anchors: Anchors::None, own: None, token: None }
     }
 
     /// Trusts managers whose certificate is signed by one in this PEM file.
@@ -105,6 +118,20 @@ impl Endpoint {
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.anchors = Anchors::Pem(pem.into());
+        self
+    }
+
+    /// Trusts the one authority with this pin, if the manager shows it.
+    #[must_use]
+    pub fn pin(mut self, pin: Pin) -> Self {
+        self.anchors = Anchors::Pin(pin);
+        self
+    }
+
+    /// Shows the certificate in one PEM file and proves it with the key in the other, which only its owner may read.
+    #[must_use]
+    pub fn certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.own = Some(OwnFiles { certificate: certificate.into(), key: key.into() });
         self
     }
 

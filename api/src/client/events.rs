@@ -1,4 +1,4 @@
-//! Follows every change, and goes on behind the last one when the connection breaks.
+//! Calls about changes, and a follower that goes on behind the last one when the connection breaks.
 
 use common::backoff::Backoff;
 use tokio::time::{Instant, sleep};
@@ -7,6 +7,25 @@ use super::calls::{Client, PAUSES, Words};
 use super::error::ClientError;
 use super::sse::SseStream;
 use crate::events::Event;
+use crate::page::Page;
+
+impl Client {
+    // Every method here fails in the ways of `ClientError`.
+
+    /// Follows every change behind the event numbered `after`; `None`: from now on.
+    #[must_use]
+    pub fn follow_events(&self, after: Option<u64>) -> EventStream {
+        EventStream::new(self.clone(), after)
+    }
+
+    /// Lists changes behind the event numbered `after`.
+    pub async fn events(&self, after: u64, limit: Option<u32>) -> Result<Page<Event>, ClientError> {
+        let mut words = Words::default();
+        words.add("after", Some(after));
+        words.add("limit", limit);
+        self.call(self.get(words.behind("/events"))).await
+    }
+}
 
 /// An endless stream of changes.
 pub struct EventStream {

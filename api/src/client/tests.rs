@@ -142,7 +142,7 @@ async fn a_cancel_without_an_answer_is_repeated_as_the_same_wish_and_the_next_ca
 #[tokio::test]
 async fn a_call_that_must_not_be_repeated_is_not() {
     let server = Server::start([Act::Last(String::new())]);
-    let request = TokenRequest { name: "x".to_owned(), scope: Scope::Read, expires_in: None };
+    let request = TokenRequest { name: "x".to_owned(), scope: Scope::Read, expires_in: None, roles: None };
     assert!(matches!(server.client.create_token(&request).await, Err(ClientError::Lost { .. })));
     assert_eq!(server.seen().await.len(), 1);
 }

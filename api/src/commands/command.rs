@@ -53,6 +53,9 @@ pub struct Command {
     pub user: Option<String>,
     /// Its working directory, when one was asked for.
     pub cwd: Option<String>,
+    /// What of the request is secret: `stdin`, `env.NAME`; each shown as `(secret)`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
     /// What it may use, when it was limited.
     pub limits: Option<LimitsRequest>,
     /// The file mode mask it began with, octal, when one was asked for.

@@ -1,6 +1,6 @@
 //! Commands as JSON, the same at every door.
 //!
-//! Reading order: what is asked for (`request`), what it may use (`limits`), what is shown (`command`), how it is stopped
+//! Reading order: what is asked for (`request`), values that may be secret (`value`), what it may use (`limits`), what is shown (`command`), how it is stopped
 //! (`cancel`), and its bytes (`output`).
 
 mod cancel;
@@ -8,6 +8,7 @@ mod command;
 mod limits;
 mod output;
 mod request;
+mod value;
 
 pub use cancel::{CancelAnswer, CancelOutcome, CancelRequest};
 pub use command::{
@@ -16,3 +17,4 @@ pub use command::{
 pub use limits::LimitsRequest;
 pub use output::{NEXT_OFFSET, NotACursor, OutputChunk, OutputCursor};
 pub use request::{CommandRequest, JobRequest};
+pub use value::{SHOWN, TextOrSecret};

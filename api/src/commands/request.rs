@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::limits::LimitsRequest;
+use super::value::TextOrSecret;
 
 /// Writes both requests from one list of fields. A struct inside the other, flattened, could not refuse unknown fields;
 /// one struct for both could not refuse `agents` where the path names the agent.
@@ -27,8 +28,13 @@ macro_rules! requests {
         #[serde(deny_unknown_fields)]
         pub struct JobRequest {
             /// The agents, each once.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
             #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, example = json!(["web1", "web2"])))]
             pub agents: Vec<Name>,
+            /// Instead of `agents`: an expression over names and groups, for example `@web and not web3`. It is resolved once,
+            /// when the job is made.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub target: Option<String>,
             $($(#[$about])* pub $field: $kind,)*
         }
 
@@ -36,10 +42,10 @@ macro_rules! requests {
             /// Sends `request` to several agents.
             #[must_use]
             pub fn new(agents: Vec<Name>, request: CommandRequest) -> Self {
-                Self { agents, $($field: request.$field,)* }
+                Self { agents, target: None, $($field: request.$field,)* }
             }
 
-            /// Takes the agents and what each of them is to run apart.
+            /// Takes the agents and what each of them is to run apart; `target` is for the caller to look at first.
             #[must_use]
             pub fn split(self) -> (Vec<Name>, CommandRequest) {
                 (self.agents, CommandRequest { $($field: self.$field,)* })
@@ -69,18 +75,22 @@ requests! {
     /// The user it runs as, by name or number; the agent's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Variables added to its environment.
+    /// Variables added to its environment. One whose value is `{"secret": "text"}` is kept sealed and shown to nobody.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::texts_or_secrets))]
+    pub env: BTreeMap<String, TextOrSecret>,
     /// Its working directory; `/` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// Its standard input as text; empty when absent.
+    /// Its standard input as text; empty when absent. As `{"secret": "text"}` it is kept sealed and shown to nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdin: Option<String>,
-    /// Its standard input as base64, for bytes that are not text. Only one of `stdin` and `stdin_b64` may be given.
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::text_or_secret))]
+    pub stdin: Option<TextOrSecret>,
+    /// Its standard input as base64, for bytes that are not text, or `{"secret": "base64"}`. Only one of `stdin` and
+    /// `stdin_b64` may be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdin_b64: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::text_or_secret))]
+    pub stdin_b64: Option<TextOrSecret>,
     /// What it may use. An agent that cannot enforce a limit refuses the command, unless `best_effort` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsRequest>,
@@ -113,6 +123,14 @@ requests! {
     /// Running it twice does no harm.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub idempotent: bool,
+}
+
+impl CommandRequest {
+    /// Tells whether something of it is secret.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        self.env.values().chain(&self.stdin).chain(&self.stdin_b64).any(TextOrSecret::is_secret)
+    }
 }
 
 fn no_args() -> Value {
@@ -180,6 +198,22 @@ mod tests {
         alone["agents"] = serde_json::json!(["web1"]);
         assert_eq!(sent, alone, "the same fields on the wire");
         assert_eq!(job.split(), (agents, request));
+    }
+
+    #[test]
+    fn a_secret_is_found_wherever_it_may_stand() {
+        let has = |fields: &str| {
+            let text = format!(r#"{{"operation":"command.run"{fields}}}"#);
+            serde_json::from_str::<CommandRequest>(&text).unwrap().has_secrets()
+        };
+        assert!(!has("") && !has(r#","env":{"A":"secret"},"stdin":"x""#));
+        for fields in [
+            r#","env":{"A":"b","C":{"secret":"d"}}"#,
+            r#","stdin":{"secret":"x"}"#,
+            r#","stdin_b64":{"secret":"eA=="}"#,
+        ] {
+            assert!(has(fields), "{fields}");
+        }
     }
 
     #[test]
