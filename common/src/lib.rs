@@ -6,13 +6,15 @@
 //!
 //! Reading order:
 //! the words ([`id`], [`model`], [`limits`], [`version`]), the protocol ([`wire`], [`frame`], [`handshake`],
-//! [`session`], [`credit`], [`lanes`], [`liveness`]), its shell ([`link`], [`tls`]), the floor (the rest).
+//! [`session`], [`credit`], [`lanes`], [`liveness`]), its shell ([`link`], [`tls`], [`pin`],
+//! [`join_token`]), the floor (the rest).
 
 pub mod id;
 pub mod limits;
 pub mod model;
 pub mod version;
 
+mod census;
 pub mod credit;
 pub mod frame;
 pub mod handshake;
@@ -21,16 +23,20 @@ pub mod liveness;
 pub mod session;
 pub mod wire;
 
+pub mod join_token;
 pub mod link;
+pub mod pin;
 pub mod tls;
 
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod cores;
 pub mod crash;
 pub mod durable;
 pub mod error;
 pub mod escape;
+pub mod seal;
 pub mod shutdown;
 pub mod suggest;
 pub mod telemetry;

@@ -59,6 +59,35 @@ pub const MAX_TEXT_BYTES: usize = 256;
 /// Capabilities in a hello: one for each operation and optional behaviour, with room.
 pub const MAX_CAPABILITIES: usize = 64;
 
+/// Bytes of a certificate request: one with an RSA key and a page of names fits; only a public key is taken from it.
+pub const MAX_CSR_BYTES: usize = 4 * 1024;
+/// Bytes of a chain that was issued, PEM: a leaf with the longest names, its authority and cross-certificates.
+pub const MAX_CHAIN_PEM: usize = 7 * 1024;
+/// Bytes of a bundle of trusted authorities, PEM; with the chain it fits [`MAX_FRAME_BEFORE_HELLO`].
+pub const MAX_BUNDLE_PEM: usize = 8 * 1024;
+/// Certificates behind the leaf that are looked at in a handshake: ours sends fewer, and each costs a signature check.
+pub const MAX_INTERMEDIATES: usize = 8;
+/// Bytes of a hash on the wire: BLAKE3-256.
+pub const HASH_BYTES: usize = 32;
+/// Characters of the id of a join token: names it in lists and in the audit.
+pub const JOIN_ID_CHARS: std::ops::RangeInclusive<usize> = 8..=32;
+/// Bytes of the secret of a join token, as text: 128 bit in hexadecimal digits and more.
+pub const JOIN_SECRET_BYTES: std::ops::RangeInclusive<usize> = 32..=128;
+/// Addresses in a join token: every manager of a large cluster.
+pub const MAX_JOIN_ADDRESSES: usize = 16;
+/// Bytes of one of them: the longest DNS name with a port.
+pub const MAX_ADDRESS_BYTES: usize = 260;
+/// Bytes of a whole join token: the longest of all its parts, in base64.
+pub const MAX_JOIN_TOKEN_BYTES: usize = 8 * 1024;
+
+/// How far back the beginning of an agent's certificate is dated, so that a host whose clock is late accepts it.
+pub const BACK_DATED: Duration = Duration::from_secs(5 * 60);
+/// How far back authorities and managers are dated: the beginning of their validity guards nothing of ours, and a host
+/// that starts with the clock of its firmware must be able to hear the right time.
+pub const AUTHORITY_BACK_DATED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long after its end a certificate may still ask for the next one; longer absences need somebody who decides.
+pub const RECOVERY_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Reconnect: full jitter between zero and a bound that doubles from the first to the second value.
 pub const RECONNECT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// A session must have lived this long before the bound starts again from the bottom.

@@ -5,8 +5,9 @@
 //! ```
 //! Every received frame is judged here before anything else looks at it (protocol R-SESSION-1).
 
-use crate::wire::Frame;
 use crate::wire::frame::Body;
+use crate::wire::renew::What;
+use crate::wire::{Frame, Renew};
 
 /// Who sent a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,7 @@ fn rights(body: &Body) -> (&'static [Side], bool) {
     const MANAGER: &[Side] = &[Side::Manager];
     const BOTH: &[Side] = &[Side::Agent, Side::Manager];
     match body {
+        Body::Renew(renew) => (renew_senders(renew), false),
         Body::ClientHello(_) => (AGENT, true),
         Body::ServerHello(_) => (MANAGER, true),
         Body::Bye(_) | Body::Ping(_) | Body::Pong(_) | Body::Ack(_) | Body::Nak(_) => (BOTH, false),
@@ -81,6 +83,16 @@ fn rights(body: &Body) -> (&'static [Side], bool) {
         | Body::CommandOutput(_)
         | Body::CommandResult(_)
         | Body::Inventory(_) => (AGENT, false),
+    }
+}
+
+/// Each form of Renew has one sender; an empty one may be what a newer peer said, and is answered by a Nak
+/// (protocol R-RENEW-1).
+fn renew_senders(renew: &Renew) -> &'static [Side] {
+    match renew.what {
+        Some(What::Csr(_)) => &[Side::Agent],
+        Some(What::Issued(_) | What::Due(_)) => &[Side::Manager],
+        None => &[Side::Agent, Side::Manager],
     }
 }
 
@@ -106,6 +118,7 @@ pub fn name(body: &Body) -> &'static str {
         Body::ResultAck(_) => "ResultAck",
         Body::Inventory(_) => "Inventory",
         Body::Reconcile(_) => "Reconcile",
+        Body::Renew(_) => "Renew",
     }
 }
 
@@ -131,6 +144,7 @@ pub fn one_of_each() -> Vec<Body> {
         Body::ResultAck(Default::default()),
         Body::Inventory(Default::default()),
         Body::Reconcile(Default::default()),
+        Body::Renew(Default::default()),
     ]
 }
 

@@ -4,7 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Version {
-    /// Frames, hello, commands, output with credit, results, inventory.
+    /// Frames, hello, commands, output with credit, results, inventory. Negotiated by capability: guards, scripts,
+    /// options (0.2), joining in the hello, `Renew` and secrets of commands (0.3).
     V1 = 1,
 }
 
@@ -33,9 +34,13 @@ pub mod capability {
     pub const OPTIONS: &str = "options";
     /// It can leave alone what lives on after the main process.
     pub const KEEP_STRAYS: &str = "keep_strays";
+    /// It renews its certificate over the live link. A manager sends `Renew` only to agents that named it.
+    pub const RENEW: &str = "renew";
+    /// It keeps `Command.secrets` sealed and gives them to nobody but the command.
+    pub const SECRETS: &str = "secrets";
     /// The words that `Command.needs` may hold. An agent that knows one says so in its hello: one that is too old to
     /// read `needs` would run the command without what it needs.
-    pub const NEEDS: [&str; 4] = [GUARDS, SCRIPT, OPTIONS, KEEP_STRAYS];
+    pub const NEEDS: [&str; 5] = [GUARDS, SCRIPT, OPTIONS, KEEP_STRAYS, SECRETS];
 }
 
 #[cfg(test)]

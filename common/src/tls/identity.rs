@@ -5,12 +5,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rustls::CommonState;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::configs::ALPN;
+use super::peers::PeerError;
 use crate::id::{Generation, Name};
 
 /// What a certificate entitles its bearer to be.
@@ -86,40 +85,17 @@ impl FromStr for Identity {
     }
 }
 
-/// Why a peer's certificate does not make it what we expect.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// The peer showed no certificate.
-    #[error("the peer showed no certificate")]
-    NoCertificate,
-    /// The certificate cannot be read.
-    #[error("the peer's certificate cannot be read")]
-    Unreadable,
-    /// The certificate has no, or more than one, identity URI.
-    #[error("the peer's certificate does not hold exactly one paprika:// identity")]
-    NotOne,
-    /// The identity is of another role.
-    #[error("the peer's certificate is one of an {found}, not of an {expected}", found = .found.as_str(), expected = .expected.as_str())]
-    WrongRole {
-        /// What the certificate says.
-        found: Role,
-        /// What the peer must be.
-        expected: Role,
-    },
-    /// The peer did not agree on the application protocol.
-    #[error("the peer does not speak the application protocol paprika/1")]
-    NoAlpn,
-}
-
 /// Reads the identity in a verified certificate.
 ///
 /// # Errors
 /// When there is not exactly one.
 pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<Identity, PeerError> {
     let (rest, certificate) = X509Certificate::from_der(certificate).map_err(|_| PeerError::Unreadable)?;
-    if !rest.is_empty() {
-        return Err(PeerError::Unreadable);
-    }
+    if rest.is_empty() { identity_of(&certificate) } else { Err(PeerError::Unreadable) }
+}
+
+/// The same for a certificate that was parsed already.
+pub(super) fn identity_of(certificate: &X509Certificate<'_>) -> Result<Identity, PeerError> {
     let names = certificate.subject_alternative_name().map_err(|_| PeerError::Unreadable)?.ok_or(PeerError::NotOne)?;
     let mut uris = names.value.general_names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
@@ -129,19 +105,6 @@ pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<Identity, PeerE
         (Some(uri), None) => uri.parse().map_err(|_| PeerError::NotOne),
         _ => Err(PeerError::NotOne),
     }
-}
-
-/// Checks, after a TLS handshake of the agent link, that the peer speaks our protocol and has the expected role.
-///
-/// # Errors
-/// Which check failed.
-pub fn check_link_peer(connection: &CommonState, expected: Role) -> Result<Identity, PeerError> {
-    if connection.alpn_protocol() != Some(ALPN) {
-        return Err(PeerError::NoAlpn);
-    }
-    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
-    let identity = peer_identity(leaf)?;
-    if identity.role == expected { Ok(identity) } else { Err(PeerError::WrongRole { found: identity.role, expected }) }
 }
 
 #[cfg(test)]

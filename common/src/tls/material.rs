@@ -5,14 +5,19 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 
 use crate::durable::read_bounded;
+use crate::limits::HASH_BYTES;
 
 /// Largest file that is read as a certificate or key: a bundle of a few hundred anchors.
 const MAX_BYTES: u64 = 1024 * 1024;
+/// Characters in a line of PEM (RFC 7468).
+const PEM_LINE: usize = 64;
 
 /// Why a file or text is not the certificate or key it should be.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +101,50 @@ pub fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, MaterialError> {
         roots.add(certificate).map_err(|_| content("certificate"))?;
     }
     Ok(roots)
+}
+
+/// Reads a certificate request from PEM text; answers its DER form, whose content nobody judged yet.
+///
+/// # Errors
+/// When there is none or it is damaged.
+pub fn csr_from_pem(pem: &[u8]) -> Result<Vec<u8>, MaterialError> {
+    let request = CertificateSigningRequestDer::from_pem_slice(pem).map_err(|_| content("certificate request"))?;
+    Ok(request.as_ref().to_vec())
+}
+
+/// BLAKE3-256 over a set of authorities: their DER forms, sorted, one behind the other. Agent and manager compare what
+/// is trusted by it (protocol R-RENEW-2).
+#[must_use]
+pub fn bundle_hash(authorities: &[CertificateDer<'_>]) -> [u8; HASH_BYTES] {
+    let mut sorted: Vec<&[u8]> = authorities.iter().map(AsRef::as_ref).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut hasher = blake3::Hasher::new();
+    for certificate in sorted {
+        hasher.update(certificate);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The same for a file's text.
+///
+/// # Errors
+/// When there is no certificate in it, or one is damaged.
+pub fn bundle_hash_of_pem(pem: &[u8]) -> Result<[u8; HASH_BYTES], MaterialError> {
+    Ok(bundle_hash(&chain_from_pem(pem)?))
+}
+
+/// Writes a certificate as PEM text.
+#[must_use]
+pub fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(PEM_LINE) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 fn read(path: &Path, private: bool) -> Result<Vec<u8>, MaterialError> {
