@@ -68,6 +68,7 @@ async fn store_submits(folder: &std::path::Path, count: usize) -> anyhow::Result
                         request,
                         expires_at: u64::MAX / 4,
                         actor: actor.clone(),
+                        authority: None,
                         as_job: false,
                         idempotency: None,
                         now: 2,

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use common::model::{Outcome, Phase};
-use store::types::{Cancel, CancelAnswer, Command, DueKind, HeldPhase, Millis};
+use store::types::{Cancel, CancelAnswer, Command, DueKind, HeldPhase, Millis, everybody};
 
-use crate::world::{HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, name, only, report, submit, wish};
+use crate::world::{HOUR, Home, NOW, admin, connect, ended, name, only, report, submit, taker, wish};
 
 pub async fn a_queued_command_never_runs(home: &Home) {
     home.connected("a").await;
@@ -27,7 +27,7 @@ pub async fn a_sent_command_is_wished_away_and_never_sent_again(home: &Home) {
     let answer = home.store.cancel(command.id, wish(Some(3)), &admin(), NOW).await.unwrap();
     assert_eq!(answer, CancelAnswer::Pending { phase: Phase::Dispatched, again: false });
     let generation = command.generation;
-    let due = home.store.due(&name("a"), generation, JOURNAL, 10, RESEND, NOW).await.unwrap();
+    let due = home.store.due(taker("a", generation, 10), &everybody(), NOW).await.unwrap();
     let DueKind::Cancel(told, expires, bearer) = &due[0].what else { panic!("{due:?}") };
     assert_eq!((told.grace, *expires, *bearer), (Some(Duration::from_secs(3)), NOW + HOUR, generation));
     // Told in this session; told again in the next one, or after a while; never sent.
@@ -69,7 +69,7 @@ stopping: Pending { phase: Stopping, again: false } -> stopping
 async fn second(home: &Home, command: &Command, wish: Cancel, now: Millis) -> Option<Duration> {
     let answer = home.store.cancel(command.id, wish, &admin(), now).await.unwrap();
     assert!(matches!(answer, CancelAnswer::Pending { again: true, .. }), "{answer:?}");
-    let due = home.store.due(&command.agent, command.generation, JOURNAL, 10, RESEND, now).await.unwrap();
+    let due = home.store.due(taker(command.agent.as_str(), command.generation, 10), &everybody(), now).await.unwrap();
     let told = due.into_iter().find(|due| due.id == command.id)?;
     let DueKind::Cancel(told, ..) = told.what else { panic!("{told:?}") };
     assert_eq!(told.reason.as_deref(), Some("because"), "the first one says why");
@@ -137,7 +137,7 @@ pub async fn a_cancel_and_a_send_at_once_never_both_win(home: &Home) {
         let id = home.queued("a").await;
         let (one, two) = (home.store.clone(), home.store.clone());
         let cancel = tokio::spawn(async move { one.cancel(id, wish(None), &admin(), NOW).await.unwrap() });
-        let due = tokio::spawn(async move { two.due(&name("a"), generation, JOURNAL, 10, RESEND, NOW).await.unwrap() });
+        let due = tokio::spawn(async move { two.due(taker("a", generation, 10), &everybody(), NOW).await.unwrap() });
         let sent = due.await.unwrap().iter().any(|due| due.id == id && matches!(due.what, DueKind::Send(_)));
         match cancel.await.unwrap() {
             CancelAnswer::Done => assert!(!sent),

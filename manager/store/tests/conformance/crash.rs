@@ -84,10 +84,10 @@ async fn child() {
 pub async fn a_changed_schema_is_refused(home: &Home) {
     home.store.close().await;
     let file = rusqlite::Connection::open(home.folder().join("paprika.db")).unwrap();
-    file.execute("INSERT INTO migrations VALUES (4, 'later', x'00')", []).unwrap();
+    file.execute("INSERT INTO migrations VALUES (5, 'later', x'00')", []).unwrap();
     let newer = Store::open(home.folder()).await;
-    assert!(matches!(newer, Err(StoreError::NewerSchema { found: 4, known: 3, .. })));
-    file.execute_batch("DELETE FROM migrations WHERE version = 4; UPDATE migrations SET checksum = x'00'").unwrap();
+    assert!(matches!(newer, Err(StoreError::NewerSchema { found: 5, known: 4, .. })));
+    file.execute_batch("DELETE FROM migrations WHERE version = 5; UPDATE migrations SET checksum = x'00'").unwrap();
     let changed = Store::open(home.folder()).await;
     assert!(matches!(changed, Err(StoreError::ChangedMigration { version: 1, .. })));
     drop(file);

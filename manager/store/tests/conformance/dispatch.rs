@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use common::model::{Outcome, Phase};
 use store::StoreError;
-use store::types::{AckAnswer, HeldPhase, Progress, ProgressReport, Submit, Taker};
+use store::types::{AckAnswer, HeldPhase, Progress, ProgressReport, Submit, Taker, everybody};
 
 use crate::world::{
-    HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, keyed, kinds, name, only, report, submit, wish,
+    HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, keyed, kinds, name, only, report, submit, taker, wish,
 };
 
 const LOST_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -17,27 +17,30 @@ pub async fn due_records_the_first_send_before_it_answers(home: &Home) {
     let (generation, _) = home.connected("a").await;
     let first = home.queued("a").await;
     let second = home.queued("a").await;
-    let due = home.store.due(&name("a"), generation, JOURNAL, 1, RESEND, NOW + 1).await.unwrap();
+    let due = home.store.due(taker("a", generation, 1), &everybody(), NOW + 1).await.unwrap();
     assert_eq!(kinds(&due), (vec![first], vec![]));
     let command = home.command(first).await;
     assert_eq!(command.phase, Phase::Dispatched);
     assert_eq!((command.first_sent_at, command.first_sent_journal), (Some(NOW + 1), Some(JOURNAL)));
     assert_eq!(home.due("a", NOW + 1).await.0, [second]);
     assert_eq!(home.due("a", NOW + 1).await.0, []);
-    let fenced = home.store.due(&name("a"), common::id::Generation(99), JOURNAL, 1, RESEND, NOW).await;
+    let fenced = home.store.due(taker("a", common::id::Generation(99), 1), &everybody(), NOW).await;
     assert!(matches!(fenced, Err(StoreError::Fenced(_))));
 }
 
 pub async fn a_submit_for_a_session_is_accepted_and_sent_in_one_commit(home: &Home) {
     let (generation, _) = home.connected("a").await;
-    let taker = Taker { agent: name("a"), generation, journal: JOURNAL, limit: 1, resend: RESEND };
+    let first = taker("a", generation, 1);
     let (deliver, mut delivered) = tokio::sync::mpsc::unbounded_channel();
     let start = async |submit: Submit, taker: &Taker| {
         let deliver = deliver.clone();
-        home.store.submit_and_take(submit, taker.clone(), move |due| deliver.send(due).unwrap()).await.unwrap()
+        home.store
+            .submit_and_take(submit, taker.clone(), &everybody(), move |due| deliver.send(due).unwrap())
+            .await
+            .unwrap()
     };
     let before = home.store.position().position.0;
-    let started = start(keyed(&["a"], "k", 1), &taker).await;
+    let started = start(keyed(&["a"], "k", 1), &first).await;
     assert_eq!(home.store.position().position.0, before + 1);
     let id = only(&started.submitted);
     assert_eq!(kinds(&delivered.try_recv().unwrap()), (vec![id], vec![]));
@@ -47,14 +50,14 @@ pub async fn a_submit_for_a_session_is_accepted_and_sent_in_one_commit(home: &Ho
     assert_eq!(home.due("a", NOW).await.0, []);
 
     // A repeat makes and sends nothing.
-    let again = start(keyed(&["a"], "k", 1), &taker).await;
+    let again = start(keyed(&["a"], "k", 1), &first).await;
     assert!(again.submitted.replayed && again.command.is_none() && delivered.try_recv().is_err());
     // A session of an earlier bearer gets nothing; the command waits.
-    let fenced = Taker { generation: common::id::Generation(99), ..taker.clone() };
+    let fenced = Taker { generation: common::id::Generation(99), ..first.clone() };
     let waiting = start(submit(&["a"]), &fenced).await;
     assert!(waiting.command.is_none() && delivered.try_recv().unwrap().is_empty());
     // What waits longer goes first.
-    let later = start(submit(&["a"]), &taker).await;
+    let later = start(submit(&["a"]), &first).await;
     assert!(later.command.is_none());
     assert_eq!(kinds(&delivered.try_recv().unwrap()).0, [only(&waiting.submitted)]);
     assert_eq!(home.due("a", NOW).await.0, [only(&later.submitted)]);
@@ -231,7 +234,7 @@ pub async fn two_that_ask_at_once_share_what_is_due(home: &Home) {
     home.store.agent_connected(connect("a", generation), NOW).await.unwrap();
     let ask = || {
         let store = home.store.clone();
-        tokio::spawn(async move { store.due(&name("a"), generation, JOURNAL, 50, RESEND, NOW).await.unwrap() })
+        tokio::spawn(async move { store.due(taker("a", generation, 50), &everybody(), NOW).await.unwrap() })
     };
     let (one, two) = (ask(), ask());
     let mut all = kinds(&one.await.unwrap()).0;

@@ -11,13 +11,19 @@ mod cancel;
 mod crash;
 mod dispatch;
 mod history;
+mod joins;
+mod keys;
+mod operators;
 mod output;
 mod pause;
 mod quota;
 mod reconcile;
 mod restored;
 mod results;
+mod rights;
+mod site;
 mod submit;
+mod tampering;
 mod tokens;
 
 /// Makes one test for each function of the list, each with a store of its own.
@@ -161,6 +167,57 @@ mod sqlite {
         tokens::{
             a_token_lives_from_creation_to_revocation,
             uses_are_written_in_the_end,
+        }
+        joins::{
+            a_join_token_lives_from_creation_to_revocation,
+            a_join_makes_the_agent_with_its_groups_and_its_key,
+            every_refusal_says_why_and_uses_nothing_up,
+            the_same_key_gets_the_same_answer_for_an_hour,
+            a_repeat_is_no_way_back_for_whoever_was_removed_or_replaced,
+            a_use_that_many_race_for_is_given_once,
+            a_token_of_many_uses_lets_in_exactly_as_many,
+            who_joined_when_the_manager_died_may_ask_again,
+            a_restored_store_voids_join_tokens,
+            a_revoked_join_token_stays_so_in_a_restored_backup,
+            join_tokens_that_ended_long_ago_go,
+        }
+        keys::{
+            only_keys_of_the_agent_may_come,
+            the_first_key_of_an_agent_without_any_is_bound,
+            a_newer_key_takes_over_when_it_is_shown,
+            answers_that_get_lost_never_cost_the_key_in_use,
+            a_key_is_added_for_the_present_bearer_alone,
+            every_certificate_is_in_the_audit,
+            agents_of_another_authority_are_counted,
+            keys_survive_a_backup,
+        }
+        operators::{
+            a_certificate_lives_from_creation_to_revocation,
+            revoked_operators_stay_so_in_a_restored_backup,
+            certificates_that_expired_long_ago_go_and_their_numbers_never_return,
+        }
+        rights::{
+            the_judge_is_asked_by_which_right_on_which_agent_as_whom,
+            what_may_not_be_sent_is_refused_and_others_take_its_place,
+            what_was_sent_once_is_not_weighed_again,
+            a_command_for_a_session_is_weighed_as_well,
+            queued_commands_are_refused_the_moment_the_right_goes,
+            thousands_are_refused_and_none_is_sent_meanwhile,
+        }
+        site::{
+            a_revision_comes_back_as_it_was_added,
+            the_same_again_is_no_new_revision,
+            a_push_on_another_base_is_refused,
+            a_held_revision_waits_for_a_decision,
+            fifty_revisions_are_kept_and_the_one_in_force_always,
+            a_site_larger_than_one_step_is_whole,
+            a_content_that_was_changed_is_not_served,
+            revisions_are_in_a_backup_and_their_numbers_never_return,
+        }
+        tampering::{
+            a_thousand_changes_are_found_with_the_first_bad_row,
+            a_chain_that_was_made_anew_misses_the_points,
+            points_that_retention_passed_are_left_out,
         }
         crash::{
             everything_survives_a_reopening,

@@ -8,14 +8,17 @@ use common::model::{Outcome, Phase};
 use store::StoreError;
 use store::types::{
     AckAnswer, Command, DueKind, HeldPhase, Limits, Options, Pause, PauseAnswer, PauseHeard, Progress, ProgressReport,
+    everybody,
 };
 
-use crate::world::{HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, held, listed, name, report, submit, wish};
+use crate::world::{
+    HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, held, listed, name, report, submit, taker, wish,
+};
 
 /// The wishes that are due for an agent.
 async fn wishes(home: &Home, agent: &str, now: u64) -> Vec<Pause> {
     let row = home.store.agent(&name(agent)).await.unwrap().unwrap();
-    let due = home.store.due(&name(agent), row.generation, JOURNAL, 100, RESEND, now).await.unwrap();
+    let due = home.store.due(taker(agent, row.generation, 100), &everybody(), now).await.unwrap();
     let pauses = due.into_iter().filter_map(|due| match due.what {
         DueKind::Pause(wish, generation) => {
             assert_eq!(generation, row.generation);
@@ -209,7 +212,7 @@ pub async fn wishes_survive_a_reopening(home: &Home) {
     assert_eq!(store.command(command.id).await.unwrap().unwrap().pause, Some(told.clone()));
     let epoch = store.agent_connected(connect("a", command.generation), NOW + 1).await.unwrap();
     assert!(epoch.0 > 0);
-    let due = store.due(&name("a"), command.generation, JOURNAL, 10, RESEND, NOW + 1).await.unwrap();
+    let due = store.due(taker("a", command.generation, 10), &everybody(), NOW + 1).await.unwrap();
     assert!(matches!(&due[..], [due] if due.what == DueKind::Pause(told, command.generation)), "{due:?}");
 }
 

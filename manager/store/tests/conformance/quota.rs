@@ -5,9 +5,9 @@ use common::id::{CommandId, Generation, Uid};
 use common::limits::{DEFAULT_OUTPUT_QUOTA, MIN_OUTPUT_QUOTA};
 use common::model::{Outcome, StreamName};
 use store::Store;
-use store::types::{AckAnswer, Chunk, Gap, HeldPhase, Import, Limits, OutputRead, Request};
+use store::types::{AckAnswer, Chunk, Gap, HeldPhase, Import, Limits, OutputRead, Request, everybody};
 
-use crate::world::{Home, JOURNAL, NOW, RESEND, chunk, ended, gap, name, request, submit};
+use crate::world::{Home, JOURNAL, NOW, chunk, ended, gap, name, request, submit, taker};
 
 const MIB: u64 = 1 << 20;
 /// What an append may leave above the quota: the slack of a small quota, and a row that did not fit any more.
@@ -277,7 +277,7 @@ pub async fn followers_of_a_flood_see_bytes_and_gaps_that_fit(home: &Home) {
     assert!(lost <= total - MIN_OUTPUT_QUOTA);
     let reported = ended(Outcome::Succeeded, &[(StreamName::Stdout, total)]);
     let agent = home.store.agent(&name("a")).await.unwrap().unwrap();
-    home.store.due(&name("a"), agent.generation, JOURNAL, 10, RESEND, NOW).await.unwrap();
+    home.store.due(taker("a", agent.generation, 10), &everybody(), NOW).await.unwrap();
     let uid = home.command(id).await.uid;
     home.store.acked(&uid, &name("a"), AckAnswer::Accepted, NOW).await.unwrap();
     home.store.result(&uid, &name("a"), reported, NOW).await.unwrap();

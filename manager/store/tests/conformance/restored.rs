@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use common::id::{CommandId, Generation, JobId, StorePosition, Uid};
 use common::model::{Outcome, Phase, StreamName};
-use store::types::{Gap, Held, HeldPhase, Import, NewToken, Retention, Scope, Verdict};
+use store::types::{Gap, Held, HeldPhase, Import, NewToken, Retention, Scope, Verdict, everybody};
 use store::{Store, StoreError};
 
 use crate::world::{
-    HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, held, kinds, listed, name, only, request, submit,
+    HOUR, Home, JOURNAL, NOW, RESEND, admin, connect, ended, held, kinds, listed, name, only, request, submit, taker,
 };
 
 fn import(home_generation: common::id::Generation, uid: u8, id: u64) -> Import {
@@ -233,7 +233,7 @@ pub async fn a_backup_opens_as_a_store(home: &Home) {
     assert!(restored.position().position < home.store.position().position);
     let epoch = restored.agent_connected(connect("a", running.generation), NOW).await.unwrap();
     assert!(epoch.0 > 1);
-    let due = restored.due(&name("a"), running.generation, JOURNAL, 10, RESEND, NOW).await.unwrap();
+    let due = restored.due(taker("a", running.generation, 10), &everybody(), NOW).await.unwrap();
     assert_eq!(kinds(&due), (vec![], vec![]));
     restored.close().await;
     let mode = std::os::unix::fs::PermissionsExt::mode(&copy.join("paprika.db").metadata().unwrap().permissions());
@@ -242,7 +242,14 @@ pub async fn a_backup_opens_as_a_store(home: &Home) {
 
 pub async fn revocations_outlive_a_restored_backup(home: &Home) {
     let running = home.in_phase("a", Phase::Running).await;
-    let token = NewToken { id: "t1".into(), hash: [1; 32], name: "ci".into(), scope: Scope::Run, expires_at: None };
+    let token = NewToken {
+        id: "t1".into(),
+        hash: [1; 32],
+        name: "ci".into(),
+        scope: Scope::Run,
+        roles: vec![],
+        expires_at: None,
+    };
     home.store.token_create(token, &admin(), NOW).await.unwrap();
     let copy = home.folder().join("copy");
     home.store.backup(&copy).await.unwrap();

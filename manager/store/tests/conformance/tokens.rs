@@ -6,7 +6,14 @@ use store::types::{NewToken, Scope};
 use crate::world::{HOUR, Home, NOW, admin};
 
 fn token(id: &str) -> NewToken {
-    NewToken { id: id.into(), hash: [5; 32], name: "ci".into(), scope: Scope::Run, expires_at: Some(NOW + HOUR) }
+    NewToken {
+        id: id.into(),
+        hash: [5; 32],
+        name: "ci".into(),
+        scope: Scope::Run,
+        roles: vec!["deploy".into(), "look".into()],
+        expires_at: Some(NOW + HOUR),
+    }
 }
 
 pub async fn a_token_lives_from_creation_to_revocation(home: &Home) {

@@ -10,7 +10,7 @@ use common::model::{Outcome, Phase, StreamName};
 use store::Store;
 use store::types::{
     AckAnswer, Actor, Cancel, Chunk, Command, Connect, Due, DueKind, End, Held, HeldPhase, Idempotency, Millis,
-    ProgressReport, Reported, Request, StreamEnd, Submit, Submitted,
+    ProgressReport, Reported, Request, StreamEnd, Submit, Submitted, Taker, everybody,
 };
 use tempfile::TempDir;
 
@@ -68,7 +68,7 @@ impl Home {
         };
         let id = self.queued(agent).await;
         if phase != Phase::Queued {
-            self.store.due(&name(agent), generation, JOURNAL, 100, RESEND, NOW).await.unwrap();
+            self.store.due(taker(agent, generation, 100), &everybody(), NOW).await.unwrap();
             let uid = self.command(id).await.uid;
             if phase != Phase::Dispatched {
                 self.store.acked(&uid, &name(agent), AckAnswer::Accepted, NOW).await.unwrap();
@@ -90,7 +90,7 @@ impl Home {
     /// Takes what is due, by kind.
     pub async fn due(&self, agent: &str, now: Millis) -> (Vec<CommandId>, Vec<CommandId>) {
         let row = self.store.agent(&name(agent)).await.unwrap().unwrap();
-        let due = self.store.due(&name(agent), row.generation, JOURNAL, 100, RESEND, now).await.unwrap();
+        let due = self.store.due(taker(agent, row.generation, 100), &everybody(), now).await.unwrap();
         kinds(&due)
     }
 
@@ -131,7 +131,13 @@ pub fn connect(agent: &str, generation: Generation) -> Connect {
         cores: 2,
         memory_bytes: 1 << 30,
         labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
+        spki: None,
     }
+}
+
+/// Who asks for what is due for an agent.
+pub fn taker(agent: &str, generation: Generation, limit: usize) -> Taker {
+    Taker { agent: name(agent), generation, journal: JOURNAL, limit, resend: RESEND }
 }
 
 /// A request.
@@ -154,6 +160,7 @@ pub fn submit(agents: &[&str]) -> Submit {
         request: request(),
         expires_at: NOW + HOUR,
         actor: admin(),
+        authority: None,
         as_job: false,
         idempotency: None,
         now: NOW,
