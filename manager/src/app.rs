@@ -1,7 +1,7 @@
 //! The manager as a whole: the order of its start and of its stop.
 //!
 //! ```text
-//! lock ─► store ─► CA ─► first token ─► doors ─► background ─► READY
+//! lock ─► store ─► CA, papers ─► rights ─► first token ─► doors ─► background ─► READY
 //! stop: no new work (API answers 503) ─► doors close, sessions finish and get Bye{DRAINING} ─► tasks end ─► store closes
 //! ```
 
@@ -12,16 +12,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::site::roles::ADMIN;
 use common::durable;
+use common::error::Chain;
 use common::id::Name;
 use common::shutdown::{Shutdown, Tasks};
-use common::tls::{self, MaterialError, TlsError};
 use rustix::fs::{FlockOperation, flock};
 use sd_notify::NotifyState;
 use store::types::{Actor, Retention, Scope};
 use store::{Store, StoreError};
 use tokio::sync::oneshot;
 
+use crate::audit::{CheckpointFile, Keeper, Signer};
 use crate::background::{self, Rounds, watchdog};
 use crate::ca::{Authority, CaError};
 use crate::config::ManagerConfig;
@@ -30,8 +32,11 @@ use crate::http::{self, HttpConfig, ServeError};
 use crate::link::admission::Caps;
 use crate::link::listener::Listener;
 use crate::metrics::Metrics;
+use crate::papers::{self, Papers, PapersError};
 use crate::registry::Registry;
+use crate::service::seals::{self, Seals};
 use crate::service::{Parts, Service, ServiceError, Settings};
+use crate::site;
 
 /// Where a manager that is up can be reached.
 #[derive(Debug, Clone)]
@@ -72,15 +77,15 @@ pub enum RunError {
     /// The store cannot be opened.
     #[error("the store cannot be opened")]
     Store(#[source] StoreError),
+    /// The audit cannot be signed; the text holds the whole chain.
+    #[error("the audit cannot be signed: {0}")]
+    Audit(String),
     /// The certificate authority cannot be used.
     #[error("the certificate authority cannot be used")]
     Ca(#[source] CaError),
-    /// What was issued cannot be read back.
-    #[error("the manager's certificate is not usable")]
-    Material(#[source] MaterialError),
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] TlsError),
+    /// The manager's own certificate cannot be made or used.
+    #[error("the ports have nothing to show")]
+    Papers(#[source] PapersError),
     /// The port for agents cannot be opened.
     #[error("the agent port {address} cannot be opened")]
     Link {
@@ -96,6 +101,9 @@ pub enum RunError {
     /// The first operator's token cannot be made.
     #[error("the first token cannot be made")]
     Token(#[source] ServiceError),
+    /// What rights are made of cannot be read.
+    #[error("the rights of operators cannot be read")]
+    Rights(#[source] ServiceError),
     /// Some work did not end in time.
     #[error("stopped while work was still under way: {}", .0.join(", "))]
     Late(Vec<&'static str>),
@@ -153,6 +161,9 @@ async fn start(
     let (dir, wanted) = (config.dir.clone(), cluster.clone());
     let now = Duration::from_millis(common::clock::unix_ms());
     let authority = blocking(move || Authority::open(&dir, &wanted, now).map_err(RunError::Ca)).await?;
+    let credentials = std::env::var_os(seals::CREDENTIALS_VARIABLE);
+    let source = seals::Source::choose(config.secrets.key_file.as_deref(), credentials, &config.dir);
+    let seals = blocking(move || Ok(Seals::load(&source))).await?;
     let host = host_name();
     let link = config.link.listen;
     let listener = Listener::bind(link).map_err(|source| RunError::Link { address: link, source })?;
@@ -160,18 +171,20 @@ async fn start(
     let mut names = config.api.names.clone();
     names.extend(addresses.iter().filter_map(|address| address.rsplit_once(':').map(|(host, _)| host.to_owned())));
     let names: Vec<_> = names.iter().map(|name| name.trim_matches(['[', ']']).to_owned()).collect();
-    let issued = authority.issue_manager(&host, &names).map_err(RunError::Ca)?;
-    let ca_pem = authority.ca_pem().to_owned();
+    let papers = blocking(move || Papers::new(Arc::new(authority), host, names).map_err(RunError::Papers)).await?;
+    let papers = Arc::new(papers);
+    let ca_pem = papers.authority().bundle_pem();
 
     let service = Service::new(Parts {
         store: store.clone(),
         registry: Registry::new(),
-        authority: Arc::new(authority),
+        papers: Arc::clone(&papers),
         settings: Settings {
             link_addresses: addresses,
             lost_after: config.lost_after.0,
             certificate_valid: config.link.certificate_valid.0,
             heartbeat: config.link.heartbeat.map(|beat| beat.0),
+            seals,
             ..Settings::default()
         },
         metrics: Arc::new(Metrics::default()),
@@ -179,17 +192,9 @@ async fn start(
         wake: Wake::new(),
     });
     service.carry_time_on().await.map_err(RunError::Store)?;
+    service.keep_audit(audit_keeper(&config.dir, &cluster).await?);
+    service.load_rights().await.map_err(RunError::Rights)?;
     first_token(&service, &config.token_path()).await?;
-
-    let material = || -> Result<_, MaterialError> {
-        let chain = tls::chain_from_pem(issued.chain_pem.as_bytes())?;
-        let key = tls::key_from_pem(issued.key_pem.as_bytes())?;
-        Ok((chain, key, tls::roots_from_pem(ca_pem.as_bytes())?))
-    };
-    let (chain, key, roots) = material().map_err(RunError::Material)?;
-    let link_tls = tls::link_server(chain, key, roots).map_err(RunError::Tls)?;
-    let (chain, key, _) = material().map_err(RunError::Material)?;
-    let api_tls = tls::api_server(chain, key).map_err(RunError::Tls)?;
 
     let link = listener.address();
     let caps =
@@ -200,14 +205,29 @@ async fn start(
         max_connections: config.api.max_connections,
         max_connections_per_address: config.api.max_connections_per_address,
     };
-    let bound = http::serve(http, service.clone(), api_tls, shutdown, tasks).await.map_err(RunError::Api)?;
+    let bound = http::serve(http, service.clone(), papers.api(), shutdown, tasks).await.map_err(RunError::Api)?;
+    if let Some(folder) = &config.site.dir {
+        let watch = site::run(service.clone(), folder.clone(), config.site.poll.0, shutdown.clone());
+        tasks.spawn("site", watch);
+    }
     tasks.spawn("fanout", fanout::run(service.clone(), shutdown.clone()));
-    tasks.spawn("link", listener.serve(service.clone(), link_tls, caps, shutdown.clone(), tasks.clone()));
+    tasks.spawn("link", listener.serve(service.clone(), papers.link(), caps, shutdown.clone(), tasks.clone()));
     let retention = Retention { commands: config.retention.commands.0, events: config.retention.events.0, audit: None };
+    tasks.spawn("papers", papers::keep_fresh(papers, shutdown.clone()));
     background::run(&service, Rounds { retention, lost_after: config.lost_after.0 }, shutdown, tasks);
     watchdog::run(&service, shutdown, tasks);
     let (token_path, socket_path) = (config.token_path(), config.socket_path());
     Ok((service, Ready { api: bound.api, link, ca_pem, token_path, socket_path }))
+}
+
+/// Opens, or makes, what the head of the audit is signed with.
+async fn audit_keeper(dir: &Path, cluster: &Name) -> Result<Keeper, RunError> {
+    let (key, lines, cluster) = (dir.join("audit.key"), dir.join("audit.checkpoints"), cluster.clone());
+    blocking(move || {
+        let opened = Signer::open(&key, &cluster).and_then(|signer| Keeper::open(signer, CheckpointFile::new(lines)));
+        opened.map_err(|error| RunError::Audit(Chain(&error).to_string()))
+    })
+    .await
 }
 
 /// Makes the folder and takes it for this process alone.
@@ -246,7 +266,10 @@ async fn first_token(service: &Service, path: &Path) -> Result<(), RunError> {
         return Ok(());
     }
     let manager = Actor("manager".to_owned());
-    let (_, text) = service.make_token("admin", Scope::Admin, None, &manager).await.map_err(RunError::Token)?;
+    let (_, text) = service
+        .make_token("admin", Scope::Admin, vec![ADMIN.to_owned()], None, &manager)
+        .await
+        .map_err(RunError::Token)?;
     // Written last: a start that died before it leaves a token that nobody knows, which is no token.
     let (file, wanted) = (path.to_owned(), path.to_owned());
     blocking(move || {

@@ -11,6 +11,8 @@ use common::limits;
 use common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{CERTIFICATE_VALID, MIN_CERTIFICATE_VALID};
+
 /// Where the API listens when nobody says otherwise.
 const API_PORT: u16 = 7050;
 /// Where agents connect when nobody says otherwise.
@@ -21,8 +23,9 @@ const KEEP_COMMANDS: Duration = Duration::from_secs(30 * 24 * 3600);
 const KEEP_EVENTS: Duration = Duration::from_secs(7 * 24 * 3600);
 /// An agent that was silent this long has lost what it held.
 const LOST_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Until certificates renew themselves, they live long.
-const CERTIFICATE_VALID: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The kernel tells of changes at once; this finds what it cannot see, such as changes made on another host.
+const SITE_POLL: Duration = Duration::from_secs(10);
 
 /// Everything an operator may decide about a manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,10 @@ pub struct ManagerConfig {
     pub api: ApiConfig,
     /// Doors for agents.
     pub link: LinkConfig,
+    /// How secrets of commands are kept.
+    pub secrets: SecretsConfig,
+    /// Where the site comes from.
+    pub site: SiteConfig,
     /// How long things are kept.
     pub retention: RetentionConfig,
     /// How long an agent may be silent before its commands are given up.
@@ -78,6 +85,25 @@ pub struct LinkConfig {
     pub max_unauthenticated_per_address: usize,
 }
 
+/// How secrets of commands are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecretsConfig {
+    /// The file with the key they are sealed with; unset means the credential `paprika-seal-key` of the service manager,
+    /// else `seal.key` inside `dir`, which is made when it is missing. A relative path is meant inside `dir`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Where the site comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SiteConfig {
+    /// A folder that is watched; unset means that sites are only pushed.
+    pub dir: Option<PathBuf>,
+    /// How often the folder is read without having been told that it changed.
+    pub poll: HumanDuration,
+}
+
 /// How long things are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -94,6 +120,8 @@ impl Default for ManagerConfig {
             dir: PathBuf::from("/var/lib/paprika-manager"),
             api: ApiConfig::default(),
             link: LinkConfig::default(),
+            secrets: SecretsConfig::default(),
+            site: SiteConfig::default(),
             retention: RetentionConfig::default(),
             lost_after: HumanDuration(LOST_AFTER),
             stop_within: HumanDuration(Duration::from_secs(15)),
@@ -125,6 +153,12 @@ impl Default for LinkConfig {
             max_unauthenticated: limits::MAX_UNAUTHENTICATED,
             max_unauthenticated_per_address: limits::MAX_UNAUTHENTICATED_PER_ADDRESS,
         }
+    }
+}
+
+impl Default for SiteConfig {
+    fn default() -> Self {
+        Self { dir: None, poll: HumanDuration(SITE_POLL) }
     }
 }
 
@@ -166,7 +200,13 @@ impl ManagerConfig {
             (self.link.advertise.iter().all(host_and_port), "link.advertise: each entry is host:port"),
             (self.link.max_unauthenticated > 0, "link.max_unauthenticated: is at least 1"),
             (self.link.max_unauthenticated_per_address > 0, "link.max_unauthenticated_per_address: is at least 1"),
-            (self.link.certificate_valid.0 >= Duration::from_secs(60), "link.certificate_valid: is at least 1m"),
+            (self.link.certificate_valid.0 >= MIN_CERTIFICATE_VALID, "link.certificate_valid: is at least 30s"),
+            (
+                self.secrets.key_file.as_ref().is_none_or(|path| !path.as_os_str().is_empty()),
+                "secrets.key_file: names a file",
+            ),
+            (self.site.dir.as_ref().is_none_or(|dir| dir.is_absolute()), "site.dir: is an absolute path"),
+            (self.site.poll.0 >= Duration::from_millis(100), "site.poll: is at least 100ms"),
             (self.retention.commands.0 >= Duration::from_secs(3600), "retention.commands: is at least 1h"),
             (self.retention.events.0 >= Duration::from_secs(3600), "retention.events: is at least 1h"),
             (self.lost_after.0 >= Duration::from_secs(60), "lost_after: is at least 1m"),

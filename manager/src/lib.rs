@@ -5,7 +5,7 @@
 //!       ├──► service ────────┼─► ca
 //! link ─┘       │            └─► registry ─► sessions
 //!               └─ wake ─► fanout ─► registry ─► session ─► agent
-//! background: expiry, lost agents, retention, checks
+//! background: expiry, lost agents, retention, checkpoints of the audit
 //! ```
 //! Handles go down, events come up, wake-ups go sideways and carry no data. The way down and the way up of a command
 //! meet only in the store.
@@ -25,7 +25,12 @@ pub mod registry;
 pub mod background;
 pub mod fanout;
 
+mod audit;
+mod site;
+
 pub mod ca;
+pub mod papers;
+
 pub mod metrics;
 
 pub use app::{Ready, RunError, run};

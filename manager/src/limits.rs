@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::link::pace::Pace;
+
 // What operators may ask for.
 
 /// Longest timeout: anything above it is a typing mistake.
@@ -66,6 +68,41 @@ pub(crate) const MALFORMED_SPAN: Duration = Duration::from_secs(60);
 /// Orders that wait for one session: two full answers of the store's `due`, so that reading and sending overlap.
 pub(crate) const ORDERS: usize = 128;
 
+// Those who ask for their first certificate, or for one after theirs expired.
+
+/// Requests of one address: a fleet behind one router comes in within a minute, and somebody who guesses gets nowhere.
+pub(crate) const JOINS_OF_ADDRESS: Pace = Pace { burst: 256, interval: Duration::from_millis(20) };
+/// The same for all addresses together: a fifth of what one core can sign in a second.
+pub(crate) const JOINS_OVERALL: Pace = Pace { burst: 1_024, interval: Duration::from_millis(5) };
+/// Addresses that are remembered before those that may ask again are forgotten. More cannot be busy at once: the overall
+/// pace lets in fewer before the first of them has rested.
+pub(crate) const KNOCKERS_KEPT: usize = 8_192;
+/// How long the certificate of an agent is valid: a stolen one is worth nothing after a long weekend, and an agent that
+/// renews at half of it survives one.
+pub(crate) const CERTIFICATE_VALID: Duration = Duration::from_secs(72 * 3600);
+/// Shortest validity that may be set: below it agents would do nothing but renew.
+pub(crate) const MIN_CERTIFICATE_VALID: Duration = Duration::from_secs(30);
+/// How long a join token is good when nobody says otherwise: long enough to walk over and type it.
+pub(crate) const JOIN_TTL: Duration = Duration::from_secs(3600);
+/// Longest life of a join token: one that lies around is a key under the mat.
+pub(crate) const MAX_JOIN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Hosts that one join token may let in: a large fleet.
+pub(crate) const MAX_JOIN_USES: u32 = 100_000;
+/// Renewals of one session: one is usual, a few more follow the steps of a rotation.
+pub(crate) const RENEWALS: Pace = Pace { burst: 8, interval: Duration::from_secs(10) };
+/// Agents that are told to renew in one second: each costs a signature, a commit and a reconnect.
+pub(crate) const RENEWALS_PER_SECOND: u32 = 200;
+/// Longest time that a session is given by the end of a certificate; it only keeps arithmetic in bounds.
+pub(crate) const LONGEST_SESSION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How often the manager issues its own certificate anew: far more often than it ends.
+pub(crate) const PAPERS_EXCHANGED: Duration = Duration::from_secs(24 * 3600);
+/// How long an operator's certificate is good when nobody says otherwise.
+pub(crate) const OPERATOR_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Longest life of an operator's certificate.
+pub(crate) const MAX_OPERATOR_TTL: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
+/// When a peer that was told to wait comes back.
+pub(crate) const RETRY_AFTER_KNOCK: Duration = Duration::from_secs(1);
+
 // Work of the manager by itself.
 
 /// Agents that are looked after at the same time: fills the store's grouped commits without filling its queue.
@@ -95,6 +132,25 @@ pub(crate) const WORTH_A_WORD: Duration = Duration::from_secs(5);
 /// Events at the end of the history that tell how far time had come before this process began. Opening the store writes
 /// some of its own, by the wall clock.
 pub(crate) const LOOK_BACK: u64 = 1_000;
+
+// The site.
+
+/// Revisions that are listed: all that the store keeps.
+pub(crate) const REVISIONS_LISTED: usize = 50;
+/// Trusted files that the note of a held revision names: the revision itself lists all of them.
+pub(crate) const TRUSTED_NAMED: usize = 10;
+/// Quiet time after a change of the folder before it is read: whoever writes several files is let finish.
+pub(crate) const SITE_SETTLES: Duration = Duration::from_millis(100);
+/// Changes that follow each other without a pause hold back the reading no longer than this.
+pub(crate) const SITE_SETTLES_AT_MOST: Duration = Duration::from_secs(2);
+/// Folders of a site that are watched for changes; what is changed in others is found by the poll.
+pub(crate) const SITE_FOLDERS_WATCHED: usize = 4_096;
+/// Bytes of a pushed site as JSON. It stands in memory twice; larger sites are watched as a folder.
+pub(crate) const MAX_PUSH: usize = 64 * 1024 * 1024;
+/// Pushes that are read at the same time: what bounds the memory of all of them.
+pub(crate) const PUSHES_AT_ONCE: usize = 2;
+/// How long a push waits for its place: those before it are mostly done in less.
+pub(crate) const PUSH_WAITS: Duration = Duration::from_secs(5);
 
 // The port of operators.
 

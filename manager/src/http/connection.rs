@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use common::shutdown::{Shutdown, Tasks};
-use common::tls::TlsAcceptor;
+use common::tls::{ApiPeer, CertificateDer, PeerError, TlsAcceptor, api_peer, server};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,9 +25,13 @@ use tracing::debug;
 use super::gate::Door;
 use super::stall::Unstalled;
 use crate::limits::{DRAIN, HANDSHAKE, MAX_BUFFER, MAX_HEADERS};
+use crate::papers::Current;
 
 /// For the head of a request; also how long a connection may be idle between two requests.
 pub(super) const HEAD: Duration = Duration::from_secs(10);
+
+/// A connection behind its TLS handshake.
+type Secured = server::TlsStream<Unstalled<TcpStream>>;
 
 /// What all connections have in common.
 #[derive(Clone)]
@@ -38,18 +42,31 @@ pub(super) struct Connections {
 }
 
 /// Serves one connection of the TLS door.
-pub(super) async fn serve_tls(socket: TcpStream, peer: SocketAddr, tls: TlsAcceptor, connections: Connections) {
+pub(super) async fn serve_tls(socket: TcpStream, peer: SocketAddr, papers: Current, connections: Connections) {
     // Answers are written whole; waiting for more of them would only delay lines of output.
     if let Err(error) = socket.set_nodelay(true).and_then(|()| keep_alive(&socket)) {
         debug!(peer.addr = %peer, error = %error, "A connection broke at once");
         return;
     }
     let greeted = tokio::select! {
-        greeted = timeout(HANDSHAKE, greet(socket, peer, &tls)) => greeted,
+        greeted = timeout(HANDSHAKE, greet(socket, peer, &papers)) => greeted,
         () = connections.shutdown.requested() => return,
     };
     match greeted {
-        Ok(Some(stream)) => serve(stream, Door::Network(peer), connections).await,
+        Ok(Some(mut stream)) => match door(&stream, peer) {
+            Ok((door, None)) => serve(stream, door, connections).await,
+            Ok((door, Some(chain))) => {
+                tokio::select! {
+                    () = serve(stream, door, connections) => {}
+                    () = disbelieved(papers, &chain) => debug!(peer.addr = %peer, "A connection was cut: the authority of its certificate was retired"),
+                }
+            }
+            Err(error) => {
+                debug!(peer.addr = %peer, error = %error, "A peer showed a certificate that is not one of an operator");
+                refuse(&mut stream, "403 Forbidden", "this port takes certificates of operators, or none and a token")
+                    .await;
+            }
+        },
         Ok(None) => {}
         Err(_) => debug!(peer.addr = %peer, "A peer did not finish the TLS handshake in time"),
     }
@@ -65,11 +82,24 @@ fn keep_alive(socket: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn greet(
-    mut socket: TcpStream,
-    peer: SocketAddr,
-    tls: &TlsAcceptor,
-) -> Option<common::tls::server::TlsStream<Unstalled<TcpStream>>> {
+/// How somebody came in: with the certificate of an operator, or without any. Any other is worse than none.
+fn door(stream: &Secured, peer: SocketAddr) -> Result<(Door, Option<Vec<CertificateDer<'static>>>), PeerError> {
+    let connection = stream.get_ref().1;
+    let Some(ApiPeer { identity, .. }) = api_peer(connection)? else {
+        return Ok((Door::Network(peer), None));
+    };
+    let chain = connection.peer_certificates().map(<[_]>::to_vec);
+    Ok((Door::Certificate { peer, name: identity.name, generation: identity.generation }, chain))
+}
+
+/// Waits until a certificate that was shown would not be believed any more.
+async fn disbelieved(mut papers: Current, chain: &[CertificateDer<'_>]) {
+    while papers.believes(chain) {
+        papers.exchanged().await;
+    }
+}
+
+async fn greet(mut socket: TcpStream, peer: SocketAddr, papers: &Current) -> Option<Secured> {
     let mut first = [0];
     match socket.peek(&mut first).await {
         Ok(1..) => {}
@@ -81,7 +111,7 @@ async fn greet(
         refuse(&mut socket, "400 Bad Request", "this port speaks HTTPS: write https:// instead of http://").await;
         return None;
     }
-    match tls.accept(Unstalled::new(socket)).await {
+    match TlsAcceptor::from(papers.config()).accept(Unstalled::new(socket)).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             debug!(peer.addr = %peer, error = %error, "A TLS handshake failed");
@@ -108,8 +138,9 @@ pub(super) async fn serve(
     connections: Connections,
 ) {
     let Connections { app, shutdown, .. } = connections;
+    let shown = door.to_string();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(door);
+        request.extensions_mut().insert(door.clone());
         app.clone().oneshot(request.map(Body::new))
     });
     let connection = http1::Builder::new()
@@ -125,11 +156,11 @@ pub(super) async fn serve(
             connection.as_mut().graceful_shutdown();
             match timeout(DRAIN, connection.as_mut()).await {
                 Ok(ended) => ended,
-                Err(_) => return debug!(peer.addr = %door, "A connection was cut because its requests did not end in time"),
+                Err(_) => return debug!(peer.addr = %shown, "A connection was cut because its requests did not end in time"),
             }
         }
     };
     if let Err(error) = ended {
-        debug!(peer.addr = %door, error = %error, "A connection ended with an error");
+        debug!(peer.addr = %shown, error = %error, "A connection ended with an error");
     }
 }

@@ -3,12 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::shutdown::{Shutdown, Tasks};
-use common::tls::{ServerConfig, TlsAcceptor};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -17,6 +15,7 @@ use super::connection::{self, Connections};
 use super::local;
 use super::places::Places;
 use super::routes;
+use crate::papers::Current;
 use crate::service::Service;
 
 /// Pauses after a failed accept: descriptors are short, and come back when other connections end.
@@ -78,7 +77,7 @@ pub enum ServeError {
 pub async fn serve(
     config: HttpConfig,
     service: Service,
-    tls: Arc<ServerConfig>,
+    papers: impl Into<Current>,
     shutdown: &Shutdown,
     tasks: &Tasks,
 ) -> Result<Bound, ServeError> {
@@ -98,11 +97,11 @@ pub async fn serve(
         tasks.spawn("http local door", local::accept(socket, places, connections.clone()));
     }
     let places = Places::new(config.max_connections, config.max_connections_per_address);
-    tasks.spawn("http door", accept(listener, TlsAcceptor::from(tls), places, connections));
+    tasks.spawn("http door", accept(listener, papers.into(), places, connections));
     Ok(Bound { api, socket: config.socket })
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, places: Places, connections: Connections) {
+async fn accept(listener: TcpListener, papers: Current, places: Places, connections: Connections) {
     let mut pauses = AcceptPauses::default();
     let mut full = FullHouse::default();
     loop {
@@ -117,9 +116,9 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, places: Places, connect
                     full.refused();
                     continue;
                 };
-                let (tls, served) = (tls.clone(), connections.clone());
+                let (papers, served) = (papers.clone(), connections.clone());
                 connections.tasks.spawn("http connection", async move {
-                    connection::serve_tls(socket, peer, tls, served).await;
+                    connection::serve_tls(socket, peer, papers, served).await;
                     drop(place);
                 });
             }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use common::crash;
 use common::credit::ReceiveWindow;
 use common::error::Chain;
-use common::handshake::Refusal;
+use common::handshake::{Refusal, Renewal, read_renew};
 use common::id::{CommandId, Name, Uid};
 use common::limits;
 use common::model::StreamName;
@@ -31,9 +31,10 @@ use super::endings;
 use super::inflight::InFlight;
 use super::listing::Listing;
 use super::messages::{self, Malformed};
+use super::pace::Meter;
 use super::questions::{Question, Questions, Refused};
 use super::reconcile::{Own, judge_page};
-use crate::limits::{MAX_IN_FLIGHT, MAX_OUTPUT_PIECES, RETRY_AFTER_HOLE};
+use crate::limits::{MAX_IN_FLIGHT, MAX_OUTPUT_PIECES, RENEWALS, RETRY_AFTER_HOLE};
 use crate::registry::SessionHandle;
 use crate::service::Service;
 
@@ -87,6 +88,7 @@ enum Done {
     Result { uid: Uid, taken: ResultTaken, output: bool },
     Stored { appended: Vec<Appended>, parts: Vec<Part> },
     Acked(Vec<(CommandId, Uid)>),
+    Say(Box<Answer>),
     Page(Page),
     Over(Refusal),
 }
@@ -134,6 +136,7 @@ pub struct Inbound {
     acking: bool,
     listing: Listing,
     early: Vec<Early>,
+    renewals: Meter,
     complaints: Complaints,
 }
 
@@ -156,6 +159,7 @@ impl Inbound {
             acking: false,
             listing: Listing::default(),
             early: Vec::new(),
+            renewals: Meter::new(Instant::now()),
             complaints: Complaints::new(Instant::now()),
         }
     }
@@ -192,10 +196,14 @@ impl Inbound {
     }
 
     /// Records that the agent cannot run a command because it does not know a word that the command needs.
-    pub fn refuse(&mut self, uid: Uid, word: &str) {
-        tracing::warn!(agent.id = %self.agent, command.uid = %uid, word, "a command was not sent: the agent is too old for it");
-        let text = format!("this agent does not know `{word}`; a newer release does");
-        let answer = AckAnswer::Refused { code: "unsupported".to_owned(), text };
+    pub fn too_old(&mut self, uid: Uid, word: &str) {
+        self.not_sent(uid, "unsupported", format!("this agent does not know `{word}`; a newer release does"));
+    }
+
+    /// Records that a command cannot be sent as it is meant, now or ever.
+    pub fn not_sent(&mut self, uid: Uid, code: &str, text: String) {
+        tracing::warn!(agent.id = %self.agent, command.uid = %uid, code, reason = text, "a command was not sent");
+        let answer = AckAnswer::Refused { code: code.to_owned(), text };
         let (service, agent) = (self.service.clone(), self.agent.clone());
         self.flight.push(async move {
             match service.store().acked(&uid, &agent, answer, service.now()).await {
@@ -216,6 +224,7 @@ impl Inbound {
             Body::CommandOutput(output) => self.command_output(seq, output),
             Body::CommandResult(result) => self.command_result(seq, &result),
             Body::Inventory(page) => return self.inventory(seq, &page).map(|()| None),
+            Body::Renew(renew) => return Ok(self.renew(seq, &renew)),
             Body::Ack(_) => {
                 if let Some(Question::Pause(uid, wish)) = self.asked.answered(reply_to) {
                     self.pause_heard(uid, wish, PauseHeard::Taken);
@@ -264,6 +273,7 @@ impl Inbound {
         let mut answers = Vec::new();
         match done {
             Done::Nothing => {}
+            Done::Say(answer) => answers.push(*answer),
             Done::Nak(answer, error) => {
                 if let Some(unsaid) = self.complaints.line(Instant::now()) {
                     tracing::warn!(agent.id = %self.agent, error = %Chain(&error), unsaid, "an agent reported what does not fit");
@@ -344,6 +354,32 @@ impl Inbound {
                 _ => Done::Nothing,
             }
         });
+    }
+
+    /// Takes the request for the next certificate (protocol R-RENEW-2).
+    fn renew(&mut self, seq: u64, renew: &wire::Renew) -> Option<Answer> {
+        let csr = match read_renew(renew) {
+            Ok(Renewal::Csr(csr)) => csr,
+            Ok(_) => return Some(Answer::nak(seq, nak::Code::Invalid, "only a manager says that")),
+            Err(reason) => return Some(Answer::nak(seq, nak::Code::Invalid, reason)),
+        };
+        // A signature is checked and a row is written for each.
+        if !self.renewals.take(RENEWALS, Instant::now()) {
+            return Some(Answer::nak(seq, nak::Code::Busy, "a certificate was renewed a moment ago"));
+        }
+        let (service, agent) = (self.service.clone(), self.agent.clone());
+        let (generation, by) = (self.handle.generation(), self.handle.spki());
+        self.flight.push(async move {
+            let answer = match service.renew(&agent, generation, by, &csr).await {
+                Ok(issued) => {
+                    crash::point("manager.renew.before-answer");
+                    Answer { reply_to: seq, body: Renewal::Issued(issued).body() }
+                }
+                Err(refused) => Answer { reply_to: seq, body: Renewal::nak(refused.code(), &refused.to_string()) },
+            };
+            Done::Say(Box::new(answer))
+        });
+        None
     }
 
     fn command_progress(&mut self, seq: u64, progress: &wire::CommandProgress) -> Result<Option<Answer>, Fault> {

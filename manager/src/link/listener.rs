@@ -11,19 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::backoff::Backoff;
+use common::clock::unix_ms;
 use common::frame::looks_like_http;
 use common::id::Name;
 use common::limits;
 use common::shutdown::{Shutdown, Tasks};
-use common::tls::{Role, ServerConfig, TlsAcceptor, check_link_peer, server};
+use common::tls::{TlsAcceptor, link_peer, server};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::admission::{Admission, Caps, Ticket};
-use super::session::{Greeted, Unserved, greet};
+use super::greeting::{Greeted, Unserved, greet};
 use super::strangers::Strangers;
+use crate::papers::Current;
 use crate::registry::Closing;
 use crate::service::Service;
 
@@ -48,7 +50,7 @@ pub struct Listener {
 
 /// What every connection needs.
 struct Door {
-    tls: TlsAcceptor,
+    papers: Current,
     service: Service,
     cluster: Name,
     tasks: Tasks,
@@ -84,10 +86,17 @@ impl Listener {
     }
 
     /// Serves agents until shutdown, then says goodbye to all of them.
-    pub async fn serve(self, service: Service, tls: Arc<ServerConfig>, caps: Caps, shutdown: Shutdown, tasks: Tasks) {
+    pub async fn serve(
+        self,
+        service: Service,
+        papers: impl Into<Current>,
+        caps: Caps,
+        shutdown: Shutdown,
+        tasks: Tasks,
+    ) {
         let waiting = Waiting { admission: Admission::new(caps), exits: HashMap::new() };
         let door = Arc::new(Door {
-            tls: TlsAcceptor::from(tls),
+            papers: papers.into(),
             cluster: service.store().identity().cluster,
             service,
             tasks,
@@ -145,11 +154,17 @@ impl Door {
                     return;
                 }
             };
-            door.leave(ticket);
             let served = match greeted {
-                Ok(greeted) => greeted.serve(&door.service).await.map_err(|unserved| words(&unserved)),
+                Ok(greeted) => {
+                    // Who only asks for a certificate stays among the strangers until it has its answer.
+                    if greeted.wants_session() {
+                        door.leave(ticket);
+                    }
+                    greeted.serve(&door.service).await.map_err(|unserved| words(&unserved))
+                }
                 Err(reason) => Err(reason),
             };
+            door.leave(ticket);
             if let Err(reason) = served {
                 door.service.counters().strangers.add(1);
                 door.strangers.note(peer, &reason);
@@ -181,9 +196,11 @@ impl Door {
             let _ = stream.shutdown().await;
             return Err("the peer speaks HTTP; this port speaks the agent protocol".to_owned());
         }
-        let tls = self.tls.accept(stream).await.map_err(|error| tls_words(&error))?;
-        let identity = check_link_peer(tls.get_ref().1, Role::Agent).map_err(|error| error.to_string())?;
-        greet(tls, &identity, &self.cluster, peer).await.map_err(|unserved| words(&unserved))
+        let acceptor = TlsAcceptor::from(self.papers.config());
+        let tls = acceptor.accept(stream).await.map_err(|error| tls_words(&error))?;
+        let now = Duration::from_millis(unix_ms());
+        let who = link_peer(tls.get_ref().1, now).map_err(|error| error.to_string())?;
+        greet(tls, &who, &self.cluster, peer).await.map_err(|unserved| words(&unserved))
     }
 
     fn leave(&self, ticket: Ticket) {

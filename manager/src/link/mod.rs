@@ -1,7 +1,8 @@
 //! The manager's side of the link: who may knock, who is let in, and one task per session.
 //!
 //! ```text
-//! listener ─(admission)─► TLS ─► hello ─► service.open_session ─► session ◄─► agent
+//! listener ─(admission)─► TLS ─► greeting ─► service.open_session ─► session ◄─► agent
+//!                                    └─► service.join, service.recover: a certificate and goodbye
 //!                                                                   │  ▲
 //!                                        orders (registry handle) ──┘  └── inbound: frame → service → answer
 //! ```
@@ -11,12 +12,16 @@
 pub mod admission;
 mod complaints;
 mod endings;
+pub mod greeting;
 pub mod inbound;
 pub mod inflight;
+pub mod knocks;
 pub mod listener;
 mod listing;
 pub mod messages;
+pub mod pace;
 mod questions;
 mod reconcile;
 pub mod session;
+mod standing;
 pub mod strangers;

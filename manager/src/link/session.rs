@@ -6,114 +6,69 @@
 use std::net::SocketAddr;
 
 use common::error::Chain;
-use common::frame::FrameError;
-use common::handshake::{self, Hello, Refusal};
+use common::handshake::{self, Hello, Refusal, Renewal};
 use common::id::{Epoch, Name};
-use common::limits;
 use common::link::{Lane, LinkError, Reader, Writer};
 use common::liveness::{Liveness, Pulse};
 use common::session::{Judgement, Side, Stage, judge};
-use common::tls::Identity;
+use common::version::capability::RENEW;
 use common::wire::bye::Code;
 use common::wire::frame::Body;
 use common::wire::{self, Frame, nak};
-use store::types::{Due, DueKind};
+use store::types::{self as rows, DueKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::greeting::{broken_frame, say_goodbye};
 use super::inbound::{Answer, Inbound};
 use super::messages;
+use super::standing::{Due, Standing};
 use crate::limits::{GOODBYE, MAX_ANSWERS, MAX_QUEUED, ORDERS_AT_ONCE};
 use crate::registry::{Order, Orders, SessionHandle};
 use crate::service::Service;
+use crate::service::sessions::Opened;
 
-/// Why a connection did not become a session.
-#[derive(Debug, thiserror::Error)]
-pub enum Unserved {
-    /// The peer was told why.
-    #[error("refused: {0}")]
-    Refused(Refusal),
-    /// The connection failed before anything could be said.
-    #[error("the connection failed before the hello")]
-    Link(#[source] LinkError),
-    /// The peer closed before its hello.
-    #[error("closed before its hello")]
-    Silent,
+/// The two halves of a connection whose hello was read.
+pub(super) struct Connection<S> {
+    pub(super) reader: Reader<ReadHalf<S>>,
+    pub(super) writer: Writer<WriteHalf<S>>,
 }
 
-/// A peer whose certificate was verified and whose hello was read.
-pub struct Greeted<S> {
-    reader: Reader<ReadHalf<S>>,
-    writer: Writer<WriteHalf<S>>,
+/// Runs a session that was opened until it ends.
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    service: &Service,
+    opened: Opened,
     hello: Hello,
+    connection: Connection<S>,
     address: SocketAddr,
-}
-
-/// Reads and judges the hello. The caller bounds the time.
-///
-/// # Errors
-/// When the peer is not to be served; it was told then.
-pub async fn greet<S>(io: S, peer: &Identity, cluster: &Name, address: SocketAddr) -> Result<Greeted<S>, Unserved>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (read, write) = tokio::io::split(io);
-    let mut reader = Reader::new(read, limits::MAX_FRAME_BEFORE_HELLO);
-    let mut writer = Writer::new(write);
-    let refusal = match reader.next().await {
-        Ok(Some(frame)) => match handshake::read_hello(&frame, peer, cluster) {
-            Ok(hello) => {
-                reader.set_limit(limits::MAX_FRAME);
-                return Ok(Greeted { reader, writer, hello, address });
-            }
-            Err(refusal) => refusal,
-        },
-        Ok(None) => return Err(Unserved::Silent),
-        Err(LinkError::Frame(error)) => broken_frame(&error),
-        Err(error) => return Err(Unserved::Link(error)),
+) {
+    let Connection { reader, mut writer } = connection;
+    let (epoch, heartbeat) = (opened.welcome.epoch, opened.welcome.heartbeat);
+    writer.push(Lane::Control, handshake::welcome(&opened.welcome));
+    let name = hello.name.clone();
+    tracing::info!(
+        agent.id = %name, session.id = epoch.0, peer.addr = %address,
+        version = common::escape::text(&hello.agent_version), "agent connected"
+    );
+    let renews = hello.capabilities.iter().any(|word| word == RENEW);
+    let standing = Standing::new(service, &hello, address.ip(), opened.welcome.bundle_hash, renews);
+    let session = Session {
+        inbound: Inbound::new(service.clone(), name.clone(), opened.handle.clone()),
+        standing,
+        service: service.clone(),
+        name: name.clone(),
+        epoch,
+        handle: opened.handle,
+        orders: opened.orders,
+        reader,
+        writer,
+        knows: hello.capabilities,
+        liveness: Liveness::new(heartbeat, Instant::now()),
+        proofs: Vec::new(),
     };
-    say_goodbye(&mut writer, &refusal).await;
-    Err(Unserved::Refused(refusal))
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Greeted<S> {
-    /// Opens the session and runs it until it ends.
-    ///
-    /// # Errors
-    /// When the service does not let the agent in; it was told then.
-    pub async fn serve(mut self, service: &Service) -> Result<(), Unserved> {
-        let opened = match service.open_session(&self.hello, &self.address.to_string()).await {
-            Ok(opened) => opened,
-            Err(refusal) => {
-                say_goodbye(&mut self.writer, &refusal).await;
-                return Err(Unserved::Refused(refusal));
-            }
-        };
-        let (epoch, heartbeat) = (opened.welcome.epoch, opened.welcome.heartbeat);
-        self.writer.push(Lane::Control, handshake::welcome(&opened.welcome));
-        let name = self.hello.name.clone();
-        tracing::info!(
-            agent.id = %name, session.id = epoch.0, peer.addr = %self.address,
-            version = common::escape::text(&self.hello.agent_version), "agent connected"
-        );
-        let session = Session {
-            inbound: Inbound::new(service.clone(), name.clone(), opened.handle.clone()),
-            service: service.clone(),
-            name: name.clone(),
-            epoch,
-            handle: opened.handle,
-            orders: opened.orders,
-            reader: self.reader,
-            writer: self.writer,
-            knows: self.hello.capabilities,
-            liveness: Liveness::new(heartbeat, Instant::now()),
-            proofs: Vec::new(),
-        };
-        session.run().await;
-        service.close_session(&name, epoch).await;
-        Ok(())
-    }
+    session.run().await;
+    service.close_session(&name, epoch).await;
 }
 
 struct Session<S> {
@@ -125,6 +80,8 @@ struct Session<S> {
     reader: Reader<ReadHalf<S>>,
     writer: Writer<WriteHalf<S>>,
     inbound: Inbound,
+    /// How long it may last, and when its agent has to renew.
+    standing: Standing,
     /// Words of optional behaviour that the agent named.
     knows: Vec<String>,
     liveness: Liveness,
@@ -138,6 +95,7 @@ enum Step {
     Order(Order),
     Answers(Vec<Answer>),
     Pulse,
+    Standing(Due),
     End(End),
 }
 
@@ -194,6 +152,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Pulse::Dead => return Step::End(End::Dead),
             Pulse::Ping => return Step::Pulse,
         };
+        if let Some(due) = self.standing.due(Instant::now()) {
+            return Step::Standing(due);
+        }
+        let wake = self.standing.wake().min(pulse);
         tokio::select! {
             biased;
             word = self.orders.closing.heard() => Step::End(End::Bye(word.refusal().clone())),
@@ -211,7 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Ok(None) => Step::End(End::Left("closed".to_owned())),
                 Err(error) => Step::End(End::Broken(error)),
             },
-            () = sleep_until(pulse) => Step::Answers(Vec::new()),
+            () = self.standing.changed() => Step::Answers(Vec::new()),
+            () = sleep_until(wake) => Step::Answers(Vec::new()),
         }
     }
 
@@ -223,6 +186,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Step::Frame(frame) => return self.take_frame(*frame),
             Step::Pulse => {
                 self.ping();
+            }
+            Step::Standing(Due::End(refusal)) => return Err(End::Bye(refusal)),
+            Step::Standing(Due::Renew(bundle)) => {
+                self.writer.push(Lane::Control, Renewal::Due(bundle).body());
             }
         }
         Ok(())
@@ -261,16 +228,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn deliver(&mut self, due: Due) {
+    fn deliver(&mut self, due: rows::Due) {
         match due.what {
             DueKind::Send(command) => {
                 let store_position = self.service.store().position().position.0;
-                let frame = messages::command(&command, store_position);
+                let mut frame = messages::command(&command, store_position);
                 // An agent that is too old to read what a command needs would run it without (protocol R-CMD-11).
                 if let Some(word) = frame.needs.iter().find(|word| !self.knows.contains(word)) {
-                    self.inbound.refuse(due.uid, word);
+                    self.inbound.too_old(due.uid, word);
                     return;
                 }
+                frame.secrets = match self.service.seals().open(&command.request.secrets) {
+                    Ok(secrets) => secrets,
+                    // It never left, and what settled before this session says that the agent has not got it (protocol R-CMD-9).
+                    Err(error) => return self.inbound.not_sent(due.uid, "secrets_lost", error.to_string()),
+                };
                 let seq = self.writer.push(Lane::Control, Body::Command(frame));
                 self.inbound.sent(seq, due.uid, due.id);
                 self.service.counters().sent.add(1);
@@ -355,19 +327,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         }
     }
-}
-
-/// What a peer is told whose bytes are not frames.
-fn broken_frame(error: &FrameError) -> Refusal {
-    match error {
-        FrameError::TooLarge { .. } => Refusal::new(Code::FrameTooLarge, error.to_string()),
-        _ => Refusal::new(Code::ProtocolError, error.to_string()),
-    }
-}
-
-/// Says why, if the peer still listens.
-async fn say_goodbye<W: AsyncWrite + Unpin>(writer: &mut Writer<W>, refusal: &Refusal) {
-    writer.push(Lane::Control, refusal.bye());
-    // The peer may be gone; it finds out why by asking again.
-    let _ = timeout(GOODBYE, writer.close()).await;
 }

@@ -28,6 +28,12 @@ impl Closing {
         Self(Refusal::new(Code::Banned, reason))
     }
 
+    /// What the peer showed is worth nothing any more.
+    #[must_use]
+    pub fn untrusted(reason: &str) -> Self {
+        Self(Refusal::new(Code::AuthFailed, reason))
+    }
+
     /// The manager stops, or starts a new life of its store.
     #[must_use]
     pub fn draining(reason: &str, retry_after: Duration) -> Self {
@@ -56,13 +62,27 @@ pub struct SessionHandle {
     inner: Arc<Inner>,
 }
 
+/// Who opened a session.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    /// Which bearer of the name.
+    pub generation: Generation,
+    /// Which state directory.
+    pub journal: Uid,
+    /// Which boot of the host.
+    pub boot_id: String,
+    /// Where it comes from.
+    pub address: String,
+    /// SHA-256 over the public key that it showed.
+    pub spki: [u8; 32],
+    /// The hash of the authorities that it trusts, where it told it.
+    pub trusts: Option<[u8; 32]>,
+}
+
 #[derive(Debug)]
 struct Inner {
     epoch: Epoch,
-    generation: Generation,
-    journal: Uid,
-    boot_id: String,
-    address: String,
+    bearer: Bearer,
     orders: mpsc::Sender<Order>,
     closing: watch::Sender<Option<Closing>>,
     reconciled: AtomicBool,
@@ -147,11 +167,11 @@ impl Watcher {
 impl SessionHandle {
     /// Makes the handle of a session that is about to begin, and the session's end of it.
     #[must_use]
-    pub fn new(epoch: Epoch, generation: Generation, journal: Uid, boot_id: String, address: String) -> (Self, Orders) {
+    pub fn new(epoch: Epoch, bearer: Bearer) -> (Self, Orders) {
         let (orders, taken) = mpsc::channel(ORDERS);
         let (closing, heard) = watch::channel(None);
         let (reconciled, starved) = (AtomicBool::new(false), AtomicBool::new(false));
-        let inner = Inner { epoch, generation, journal, boot_id, address, orders, closing, reconciled, starved };
+        let inner = Inner { epoch, bearer, orders, closing, reconciled, starved };
         (Self { inner: Arc::new(inner) }, Orders { orders: taken, closing: Watcher(heard) })
     }
 
@@ -164,25 +184,37 @@ impl SessionHandle {
     /// Which bearer of the name.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        self.inner.generation
+        self.inner.bearer.generation
     }
 
     /// Which state directory.
     #[must_use]
     pub fn journal(&self) -> Uid {
-        self.inner.journal
+        self.inner.bearer.journal
+    }
+
+    /// Which key it showed: SHA-256 over the public one.
+    #[must_use]
+    pub fn spki(&self) -> [u8; 32] {
+        self.inner.bearer.spki
+    }
+
+    /// Tells whether the agent said that it trusts the authorities of this hash.
+    #[must_use]
+    pub fn trusts(&self, bundle: &[u8; 32]) -> bool {
+        self.inner.bearer.trusts.as_ref() == Some(bundle)
     }
 
     /// Where it comes from.
     #[must_use]
     pub fn address(&self) -> &str {
-        &self.inner.address
+        &self.inner.bearer.address
     }
 
     /// Tells whether another connection comes from the same life of the same host: then it is a reconnect.
     #[must_use]
     pub fn same_life(&self, journal: Uid, boot_id: &str) -> bool {
-        self.inner.journal == journal && self.inner.boot_id == boot_id
+        self.inner.bearer.journal == journal && self.inner.bearer.boot_id == boot_id
     }
 
     /// Tells whether the inventory was settled: commands may be sent, and not before (protocol R-INV-2).

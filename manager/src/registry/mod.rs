@@ -6,5 +6,5 @@
 pub mod handle;
 pub mod sessions;
 
-pub use handle::{Closing, Order, Orders, Places, SessionHandle, Watcher};
+pub use handle::{Bearer, Closing, Order, Orders, Places, SessionHandle, Watcher};
 pub use sessions::{Registry, SessionInfo};

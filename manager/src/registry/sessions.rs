@@ -105,6 +105,19 @@ impl Registry {
         self.lock().len()
     }
 
+    /// Counts the sessions of agents that said they trust the authorities of this hash.
+    #[must_use]
+    pub fn count_trusting(&self, bundle: &[u8; 32]) -> u64 {
+        let trusting = self.lock().values().filter(|entry| entry.handle.trusts(bundle)).count();
+        u64::try_from(trusting).unwrap_or(u64::MAX)
+    }
+
+    /// All sessions of this moment.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Name, SessionHandle)> {
+        self.lock().iter().map(|(name, entry)| (name.clone(), entry.handle.clone())).collect()
+    }
+
     /// Ends the session of an agent.
     pub fn close(&self, name: &Name, word: &Closing) {
         if let Some(handle) = self.handle(name) {
@@ -133,10 +146,18 @@ mod tests {
     use common::wire::bye::Code;
 
     use super::*;
-    use crate::registry::Orders;
+    use crate::registry::{Bearer, Orders};
 
     fn session(epoch: u64) -> (SessionHandle, Orders) {
-        SessionHandle::new(Epoch(epoch), Generation(1), Uid([1; 16]), "boot".to_owned(), format!("10.0.0.{epoch}:1"))
+        let bearer = Bearer {
+            generation: Generation(1),
+            journal: Uid([1; 16]),
+            boot_id: "boot".to_owned(),
+            address: format!("10.0.0.{epoch}:1"),
+            spki: [1; 32],
+            trusts: None,
+        };
+        SessionHandle::new(Epoch(epoch), bearer)
     }
 
     #[test]

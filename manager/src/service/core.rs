@@ -1,22 +1,31 @@
 //! The service as a handle: what every noun's file stands on.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use common::clock;
 use common::shutdown::Shutdown;
-use store::types::{EventFilter, Millis};
+use store::types::{EventFilter, Judge, Millis};
 use store::{Store, StoreError};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::callers::TokenCache;
 use super::refusals::Refusals;
+use super::rights::Rights;
+use super::seals::Seals;
+use super::site::SiteSource;
+use super::snapshot;
 use super::time::ManagerTime;
+use crate::audit::Keeper;
 use crate::ca::Authority;
 use crate::fanout::Wake;
-use crate::limits::LOOK_BACK;
+use crate::limits::{CERTIFICATE_VALID, LOOK_BACK};
+use crate::link::knocks::{Knocks, Paces};
 use crate::metrics::Metrics;
+use crate::papers::Papers;
 use crate::registry::Registry;
 
 /// The part of the configuration that the service decides by.
@@ -32,6 +41,10 @@ pub struct Settings {
     pub heartbeat: Option<Duration>,
     /// Agents that one request may name.
     pub max_agents_per_request: usize,
+    /// What secrets of commands are sealed with.
+    pub seals: Seals,
+    /// How often those without a certificate may ask for one.
+    pub knocks: Paces,
 }
 
 impl Default for Settings {
@@ -39,9 +52,11 @@ impl Default for Settings {
         Self {
             link_addresses: Vec::new(),
             lost_after: Duration::from_secs(7 * 24 * 3600),
-            certificate_valid: Duration::from_secs(365 * 24 * 3600),
+            certificate_valid: CERTIFICATE_VALID,
             heartbeat: None,
             max_agents_per_request: 20_000,
+            seals: Seals::default(),
+            knocks: Paces::default(),
         }
     }
 }
@@ -52,8 +67,8 @@ pub struct Parts {
     pub store: Store,
     /// Who is connected here.
     pub registry: Registry,
-    /// Who issues certificates.
-    pub authority: Arc<Authority>,
+    /// Who issues certificates, and what the ports show.
+    pub papers: Arc<Papers>,
     /// The decisions of the operator.
     pub settings: Settings,
     /// What is counted.
@@ -75,6 +90,16 @@ struct Inner {
     tokens: TokenCache,
     refusals: Refusals,
     time: ManagerTime,
+    /// Who may do what; whoever changes something of it holds `changing`.
+    rights: watch::Sender<Arc<Rights>>,
+    changing: tokio::sync::Mutex<()>,
+    judge: Judge,
+    site_source: SiteSource,
+    knocks: Mutex<Knocks>,
+    /// Held while the certificate authority takes a step.
+    rotating: tokio::sync::Mutex<()>,
+    /// Who signs the head of the audit; houses without a folder of their own have nobody.
+    keeper: OnceLock<Keeper>,
     draining: AtomicBool,
     ready: AtomicBool,
     started: Instant,
@@ -86,12 +111,22 @@ impl Service {
     /// Puts a service together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let rights = watch::Sender::new(Arc::<Rights>::default());
+        let judge = snapshot::judge(rights.subscribe());
+        let knocks = Knocks::new(parts.settings.knocks, Instant::now());
         Self {
             inner: Arc::new(Inner {
                 parts,
                 tokens: TokenCache::default(),
                 refusals: Refusals::default(),
                 time: ManagerTime::new(clock::unix_ms()),
+                rights,
+                changing: tokio::sync::Mutex::default(),
+                judge,
+                site_source: SiteSource::default(),
+                knocks: Mutex::new(knocks),
+                rotating: tokio::sync::Mutex::default(),
+                keeper: OnceLock::new(),
                 draining: AtomicBool::new(false),
                 ready: AtomicBool::new(false),
                 started: Instant::now(),
@@ -134,6 +169,16 @@ impl Service {
         &self.inner.parts.metrics
     }
 
+    /// Gives the audit its keeper: once, before anything is served.
+    pub(crate) fn keep_audit(&self, keeper: Keeper) {
+        // A second one would be a mistake of the wiring; the first goes on.
+        let _ = self.inner.keeper.set(keeper);
+    }
+
+    pub(super) fn keeper(&self) -> Option<&Keeper> {
+        self.inner.keeper.get()
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.inner.parts.store
     }
@@ -142,12 +187,31 @@ impl Service {
         &self.inner.parts.registry
     }
 
+    /// What secrets of commands are sealed with.
+    #[must_use]
+    pub fn seals(&self) -> &Seals {
+        &self.inner.parts.settings.seals
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.inner.parts.settings
     }
 
-    pub(super) fn authority(&self) -> &Arc<Authority> {
-        &self.inner.parts.authority
+    pub(crate) fn papers(&self) -> &Arc<Papers> {
+        &self.inner.parts.papers
+    }
+
+    pub(crate) fn authority(&self) -> &Arc<Authority> {
+        self.inner.parts.papers.authority()
+    }
+
+    pub(super) fn rotating(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.rotating
+    }
+
+    /// Takes the turn of an address that asks for a certificate without having a valid one.
+    pub(super) fn knock(&self, address: IpAddr) -> bool {
+        self.inner.knocks.lock().unwrap_or_else(PoisonError::into_inner).knock(address, Instant::now())
     }
 
     pub(crate) fn wake(&self) -> &Wake {
@@ -160,6 +224,36 @@ impl Service {
 
     pub(super) fn refusals(&self) -> &Refusals {
         &self.inner.refusals
+    }
+
+    /// Who may do what, as of now.
+    #[must_use]
+    pub fn rights(&self) -> Arc<Rights> {
+        self.inner.rights.borrow().clone()
+    }
+
+    /// Wakes when somebody's rights may have changed.
+    #[must_use]
+    pub fn rights_changed(&self) -> watch::Receiver<Arc<Rights>> {
+        self.inner.rights.subscribe()
+    }
+
+    pub(super) fn rights_slot(&self) -> &watch::Sender<Arc<Rights>> {
+        &self.inner.rights
+    }
+
+    /// Held by whoever changes what rights are made of, so that no change is lost.
+    pub(super) fn changing(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.changing
+    }
+
+    pub(super) fn site_source(&self) -> &SiteSource {
+        &self.inner.site_source
+    }
+
+    /// What the store asks before it hands out a command.
+    pub(super) fn judge(&self) -> &Judge {
+        &self.inner.judge
     }
 
     pub(super) fn restored(&self) -> &tokio::sync::Mutex<bool> {

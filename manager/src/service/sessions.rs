@@ -3,11 +3,12 @@
 //! One live session per name (protocol R-SESSION-4): a newcomer from the same life of the same host takes over;
 //! anybody else is only served when the one that is there does not answer, else the name is quarantined.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::error::Chain;
 use common::handshake::{Hello, Refusal, WelcomeParams};
-use common::id::{Epoch, Name};
+use common::id::{Epoch, Generation, Name};
 use common::limits;
 use common::liveness::interval_for;
 use common::wire::bye::Code;
@@ -16,7 +17,12 @@ use store::types::{Connect, Due, Taker};
 
 use super::core::Service;
 use crate::limits::{RESEND, RETRY_AFTER_RESTORE, RETRY_AFTER_TROUBLE, ROUNDS};
-use crate::registry::{Closing, Orders, SessionHandle};
+use crate::registry::{Bearer, Closing, Orders, SessionHandle};
+
+/// What the bearer of a certificate hears whose name was given to somebody else.
+const EARLIER_BEARER: &str = "the certificate belongs to an earlier bearer of this name";
+/// What a copy of an agent hears after the agent has gone on to its next key.
+const OTHER_KEY: &str = "the certificate is not one that this agent may show now";
 
 /// A session that was let in.
 #[derive(Debug)]
@@ -29,16 +35,31 @@ pub struct Opened {
     pub welcome: WelcomeParams,
 }
 
+/// What TLS has proven of a peer, and where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// From the certificate.
+    pub(super) name: &'a Name,
+    /// From the certificate.
+    pub(super) generation: Generation,
+    /// SHA-256 over the public key.
+    pub(super) spki: [u8; 32],
+    /// Where it comes from.
+    pub(super) address: IpAddr,
+}
+
 impl Service {
     /// Decides about a hello whose certificate was verified, and opens the session.
     ///
     /// # Errors
     /// What to tell the agent instead.
-    pub(crate) async fn open_session(&self, hello: &Hello, address: &str) -> Result<Opened, Refusal> {
+    pub(crate) async fn open_session(&self, hello: &Hello, from: SocketAddr) -> Result<Opened, Refusal> {
         if self.draining() {
             return Err(draining());
         }
-        self.known(hello).await?;
+        let shown = Shown { name: &hello.name, generation: hello.generation, spki: hello.spki, address: from.ip() };
+        let address = &from.to_string();
+        self.known(shown).await?;
         self.notice_restore(hello).await?;
         for _ in 0..ROUNDS {
             let met = self.meet_rival(hello, address).await?;
@@ -47,14 +68,13 @@ impl Service {
                 .agent_connected(connect(hello, address), self.now())
                 .await
                 .map_err(|error| refusal(&error))?;
-            let (handle, orders) =
-                SessionHandle::new(epoch, hello.generation, hello.journal, hello.boot_id.clone(), address.to_owned());
+            let (handle, orders) = SessionHandle::new(epoch, bearer(hello, address));
             if self.registry().insert(&hello.name, &handle, met, self.now()).is_err() {
                 continue;
             }
             // Whoever removed or quarantined the agent, or began to stop, just before it stood in the registry could
             // not reach it there.
-            let still = if self.draining() { Err(draining()) } else { self.known(hello).await };
+            let still = if self.draining() { Err(draining()) } else { self.known(shown).await };
             if let Err(refusal) = still {
                 self.close_session(&hello.name, epoch).await;
                 return Err(refusal);
@@ -77,7 +97,7 @@ impl Service {
 
     /// Takes what is due for an agent; what is to be sent is recorded as sent when this returns.
     pub(crate) async fn due(&self, name: &Name, handle: &SessionHandle, limit: usize) -> Result<Vec<Due>, StoreError> {
-        self.store().due(name, handle.generation(), handle.journal(), limit, RESEND, self.now()).await
+        self.store().due(Self::taker(name, handle, limit), self.judge(), self.now()).await
     }
 
     /// What the store needs to know of a session to record something as sent to it.
@@ -103,23 +123,31 @@ impl Service {
             manager_addresses: self.settings().link_addresses.clone(),
             cluster: identity.cluster,
             clock_ms: self.now(),
+            bundle_hash: Some(self.authority().bundle_hash()),
         }
     }
 
-    /// Refuses agents that the store does not know, in this generation (protocol R-AUTH-4), before anything is written
-    /// for them.
-    async fn known(&self, hello: &Hello) -> Result<(), Refusal> {
-        let agent = self.store().agent(&hello.name).await.map_err(|error| refusal(&error))?;
+    /// Refuses agents that the store does not know, in this generation and with this key (protocol R-AUTH-4), or that are
+    /// where the site does not want them, before anything is written for them and before they may disturb anybody.
+    pub(super) async fn known(&self, shown: Shown<'_>) -> Result<(), Refusal> {
+        let agent = self.store().agent(shown.name).await.map_err(|error| refusal(&error))?;
         match agent {
-            None => Err(Refusal::new(Code::AuthFailed, "no agent of this name is known")),
-            Some(agent) if agent.generation != hello.generation => {
-                Err(Refusal::new(Code::AuthFailed, "the certificate belongs to an earlier bearer of this name"))
+            None => return Err(Refusal::new(Code::AuthFailed, "no agent of this name is known")),
+            Some(agent) if agent.generation != shown.generation => {
+                return Err(Refusal::new(Code::AuthFailed, EARLIER_BEARER));
             }
             Some(agent) => match agent.quarantined {
-                Some(reason) => Err(Refusal::new(Code::Banned, format!("quarantined: {reason}"))),
-                None => Ok(()),
+                Some(reason) => return Err(Refusal::new(Code::Banned, format!("quarantined: {reason}"))),
+                None => {}
             },
         }
+        self.from_right_place(shown.name, shown.address)?;
+        // An agent from before keys were written down has none: the first one it shows is bound to it.
+        let keys = self.store().agent_keys(shown.generation).await.map_err(|error| refusal(&error))?;
+        if keys.is_empty() || keys.iter().any(|key| key.spki == shown.spki) {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::AuthFailed, OTHER_KEY))
     }
 
     /// Finds out from what an agent remembers that this store was restored from an older copy (protocol R-INV-6).
@@ -182,6 +210,17 @@ impl Service {
     }
 }
 
+fn bearer(hello: &Hello, address: &str) -> Bearer {
+    Bearer {
+        generation: hello.generation,
+        journal: hello.journal,
+        boot_id: hello.boot_id.clone(),
+        address: address.to_owned(),
+        spki: hello.spki,
+        trusts: hello.bundle_hash,
+    }
+}
+
 fn connect(hello: &Hello, address: &str) -> Connect {
     Connect {
         name: hello.name.clone(),
@@ -194,19 +233,18 @@ fn connect(hello: &Hello, address: &str) -> Connect {
         cores: hello.cores,
         memory_bytes: hello.memory_bytes,
         labels: hello.labels.clone(),
+        spki: Some(hello.spki),
     }
 }
 
-fn draining() -> Refusal {
+pub(super) fn draining() -> Refusal {
     Refusal::new(Code::Draining, "the manager is stopping").retry_after(Duration::from_secs(1))
 }
 
 /// What an agent is told about trouble with the store. It learns nothing of our insides.
 pub(crate) fn refusal(error: &StoreError) -> Refusal {
     match error {
-        StoreError::Fenced(_) => {
-            Refusal::new(Code::AuthFailed, "the certificate belongs to an earlier bearer of this name")
-        }
+        StoreError::Fenced(_) => Refusal::new(Code::AuthFailed, OTHER_KEY),
         StoreError::NotFound { .. } | StoreError::UnknownAgent(_) => {
             Refusal::new(Code::AuthFailed, "no agent of this name is known")
         }

@@ -22,15 +22,10 @@ const CAPS: Caps = Caps { overall: 64, per_address: 32 };
 
 /// Opens the agent port of a house.
 async fn open(house: &House) -> SocketAddr {
-    let name = "m1".parse().unwrap();
-    let issued = house.authority.issue_manager(&name, &[]).unwrap();
-    let chain = tls::chain_from_pem(issued.chain_pem.as_bytes()).unwrap();
-    let key = tls::key_from_pem(issued.key_pem.as_bytes()).unwrap();
-    let roots = tls::roots_from_pem(house.authority.ca_pem().as_bytes()).unwrap();
-    let config = tls::link_server(chain, key, roots).unwrap();
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.address();
-    let serve = listener.serve(house.service.clone(), config, CAPS, house.shutdown.clone(), house.tasks.clone());
+    let serve =
+        listener.serve(house.service.clone(), house.papers.link(), CAPS, house.shutdown.clone(), house.tasks.clone());
     house.tasks.spawn("link", serve);
     address
 }
@@ -109,7 +104,7 @@ async fn a_peer_without_our_protocol_or_certificate_is_not_served() {
     // The API's client offers http/1.1 and shows no certificate.
     let roots = tls::roots_from_pem(house.authority.ca_pem().as_bytes()).unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
-    let connected = TlsConnector::from(tls::api_client(roots).unwrap()).connect(manager_name(), stream).await;
+    let connected = TlsConnector::from(tls::api_client(roots, None).unwrap()).connect(manager_name(), stream).await;
     assert!(connected.is_err());
 }
 

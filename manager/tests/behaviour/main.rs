@@ -6,9 +6,17 @@
 
 mod commands;
 mod doors;
+mod foreign;
+mod hosts;
 mod house;
+mod joins;
+mod operators;
 mod past;
 mod pause;
 mod peer;
+mod renewals;
+mod rights;
+mod rotation;
+mod secrets;
 mod sessions;
 mod whole;
