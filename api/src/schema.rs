@@ -16,9 +16,10 @@ pub(crate) fn stream() -> Object {
 /// A text, or an object with a secret.
 pub(crate) fn text_or_secret() -> Schema {
     let text = || ObjectBuilder::new().schema_type(Type::String);
-    let secret = ObjectBuilder::new().property("secret", text()).required("secret").additional_properties(Some(
-        utoipa::openapi::schema::AdditionalProperties::FreeForm(false),
-    ));
+    let secret = ObjectBuilder::new()
+        .property("secret", text())
+        .required("secret")
+        .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(false)));
     Schema::OneOf(OneOfBuilder::new().item(text()).item(secret).build())
 }
 

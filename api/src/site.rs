@@ -134,8 +134,8 @@ impl std::fmt::Display for SiteProblem {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SitePush {
-    /// The number of the revision it was made from; the push is refused with 409 when another one is in force. When absent,
-    /// whatever is in force is replaced.
+    /// The number of the revision it was made from, 0 for none; the push is refused with 409 when another one is in force.
+    /// When absent, whatever is in force is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<u64>,
     /// All files: base64 of the content by path. A file that is not here is gone afterwards.

@@ -1,8 +1,8 @@
 //! Which manager a verb speaks to, and with which credential.
 //!
-//! The strongest first: `--context`, `PAPRIKA_API` with `PAPRIKA_TOKEN` and `PAPRIKA_CA`, the current context of
-//! `~/.config/paprika/config.yml`, the local socket (`PAPRIKA_SOCKET`, else `/run/paprika/api.sock`). A token is never
-//! taken from one place and sent to an address from another.
+//! The strongest first: `--context`, `PAPRIKA_API` with `PAPRIKA_TOKEN`, `PAPRIKA_CERT`, `PAPRIKA_KEY` and `PAPRIKA_CA`, the
+//! current context of `~/.config/paprika/config.yml`, the local socket (`PAPRIKA_SOCKET`, else `/run/paprika/api.sock`). A
+//! credential is never taken from one place and shown to an address from another.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -20,12 +20,14 @@ use crate::error::{Failure, Kind};
 pub const DEFAULT_SOCKET: &str = "/run/paprika/api.sock";
 
 /// One manager as it was chosen, before anything is read or opened for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// `https://host:port` or `unix:/path`.
     pub api: String,
     /// The bearer token.
     pub token: Option<Credential>,
+    /// The client certificate that is shown instead of a token.
+    pub certificate: Option<ClientCertificate>,
     /// The certificate to trust; the system knows none of ours.
     pub ca: Option<PathBuf>,
     /// Where this choice came from, for messages.
@@ -41,6 +43,15 @@ pub enum Credential {
     File(PathBuf),
 }
 
+/// A client certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
 /// What the environment says.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
@@ -48,6 +59,10 @@ pub struct Environment {
     pub api: Option<String>,
     /// `PAPRIKA_TOKEN`
     pub token: Option<String>,
+    /// `PAPRIKA_CERT`
+    pub cert: Option<PathBuf>,
+    /// `PAPRIKA_KEY`
+    pub key: Option<PathBuf>,
     /// `PAPRIKA_CA`
     pub ca: Option<PathBuf>,
     /// `PAPRIKA_SOCKET`
@@ -66,6 +81,8 @@ impl Environment {
         Self {
             api: text("PAPRIKA_API"),
             token: text("PAPRIKA_TOKEN"),
+            cert: path("PAPRIKA_CERT"),
+            key: path("PAPRIKA_KEY"),
             ca: path("PAPRIKA_CA"),
             socket: path("PAPRIKA_SOCKET"),
             config: folder.map(|folder| folder.join("paprika/config.yml")),
@@ -97,6 +114,12 @@ pub struct Context {
     /// A file that holds the token.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// A client certificate, instead of a token.
+    #[serde(default)]
+    pub cert: Option<PathBuf>,
+    /// The key of that certificate.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
     /// The certificate to trust.
     #[serde(default)]
     pub ca: Option<PathBuf>,
@@ -113,6 +136,8 @@ pub fn choose(named: Option<&str>, environment: &Environment) -> Result<Choice, 
         return Ok(Choice {
             api: api.clone(),
             token: environment.token.clone().map(|token| Credential::Token(Secret::new(token))),
+            certificate: pair(environment.cert.as_ref(), environment.key.as_ref())
+                .map_err(|()| Failure::new(Kind::Usage, "PAPRIKA_CERT and PAPRIKA_KEY belong together"))?,
             ca: environment.ca.clone(),
             origin: "PAPRIKA_API".to_owned(),
         });
@@ -128,12 +153,26 @@ pub fn choose(named: Option<&str>, environment: &Environment) -> Result<Choice, 
     Ok(Choice {
         api: format!("unix:{}", socket.display()),
         token: None,
+        certificate: None,
         ca: None,
         origin: "the local socket".to_owned(),
     })
 }
 
-fn load(path: &Path) -> Result<Config, Failure> {
+/// Both or none of a certificate and its key.
+fn pair(cert: Option<&PathBuf>, key: Option<&PathBuf>) -> Result<Option<ClientCertificate>, ()> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(ClientCertificate { cert: cert.clone(), key: key.clone() })),
+        (None, None) => Ok(None),
+        _ => Err(()),
+    }
+}
+
+/// Reads the file with the contexts; one that is not there has none.
+///
+/// # Errors
+/// When it cannot be read or understood.
+pub fn load(path: &Path) -> Result<Config, Failure> {
     match config::load(path) {
         Ok(config) => Ok(config),
         Err(ConfigError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -163,7 +202,16 @@ fn from_context(config: &Config, name: &str, file: Option<&Path>) -> Result<Choi
         (None, Some(path)) => Some(Credential::File(path.clone())),
         (None, None) => None,
     };
-    Ok(Choice { api: context.api.clone(), token, ca: context.ca.clone(), origin: format!("context {name:?}") })
+    let certificate = pair(context.cert.as_ref(), context.key.as_ref()).map_err(|()| {
+        Failure::new(Kind::Usage, format!("context {name:?} has one of cert and key"))
+            .hint(format!("they belong together; see {shown}"))
+    })?;
+    if token.is_some() && certificate.is_some() {
+        return Err(Failure::new(Kind::Usage, format!("context {name:?} has both a token and a certificate"))
+            .hint(format!("remove one of them from {shown}")));
+    }
+    let (api, ca) = (context.api.clone(), context.ca.clone());
+    Ok(Choice { api, token, certificate, ca, origin: format!("context {name:?}") })
 }
 
 impl Choice {
@@ -202,6 +250,9 @@ contexts:
   prod: {api: \"https://prod:7050\", token: abc, ca: /prod.pem}
   lab: {api: \"https://lab:7050\", token_file: /lab.token}
   odd: {api: \"https://odd:7050\", token_file: /t, token: x}
+  cert: {api: \"https://cert:7050\", cert: /c.pem, key: /k.pem, ca: /ca.pem}
+  half: {api: \"https://half:7050\", cert: /c.pem}
+  two: {api: \"https://two:7050\", cert: /c.pem, key: /k.pem, token: x}
 ";
 
     struct House {
@@ -259,9 +310,27 @@ contexts:
         let told = choose(Some("prd"), &house.environment).unwrap_err().lines();
         assert!(told.contains("\"prd\"") && told.contains("did you mean \"prod\""), "{told}");
         let told = choose(Some("banana"), &house.environment).unwrap_err().lines();
-        assert!(told.contains("lab, odd, prod"), "{told}");
+        assert!(told.contains("cert, half, lab, odd, prod, two"), "{told}");
         let told = choose(Some("odd"), &house.environment).unwrap_err().lines();
         assert!(told.contains("both token and token_file"), "{told}");
+        let told = choose(Some("half"), &house.environment).unwrap_err().lines();
+        assert!(told.contains("one of cert and key"), "{told}");
+        let told = choose(Some("two"), &house.environment).unwrap_err().lines();
+        assert!(told.contains("both a token and a certificate"), "{told}");
+    }
+
+    #[test]
+    fn a_certificate_comes_with_its_key_and_from_the_same_place() {
+        let mut house = house(Some(FILE));
+        let both = ClientCertificate { cert: "/c.pem".into(), key: "/k.pem".into() };
+        assert_eq!(choose(Some("cert"), &house.environment).unwrap().certificate, Some(both.clone()));
+        house.environment.cert = Some(both.cert.clone());
+        assert_eq!(choose(Some("prod"), &house.environment).unwrap().certificate, None);
+        house.environment.api = Some("https://env:1".to_owned());
+        let told = choose(None, &house.environment).unwrap_err().lines();
+        assert!(told.contains("PAPRIKA_CERT and PAPRIKA_KEY"), "{told}");
+        house.environment.key = Some(both.key.clone());
+        assert_eq!(choose(None, &house.environment).unwrap().certificate, Some(both));
     }
 
     #[test]
@@ -276,8 +345,7 @@ contexts:
     fn token_files_are_trimmed_and_must_hold_something() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let choice =
-            Choice { api: String::new(), token: Some(Credential::File(path.clone())), ca: None, origin: String::new() };
+        let choice = Choice { token: Some(Credential::File(path.clone())), ..Choice::default() };
         assert!(choice.read_token().unwrap_err().lines().contains("cannot be read"));
         fs::write(&path, "  \n").unwrap();
         assert!(choice.read_token().unwrap_err().lines().contains("is empty"));

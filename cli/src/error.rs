@@ -9,7 +9,7 @@ use common::error::Chain;
 use common::escape;
 use serde_json::{Value, json};
 
-use crate::args::Format;
+use crate::args::{Format, Needs};
 
 /// The kinds of failure that scripts can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Failure {
     source: Option<Box<dyn Error + Send + Sync>>,
     /// What the manager said, word for word.
     problem: Option<Box<Problem>>,
+    /// What would have been allowed with these, where the manager did not allow it.
+    needs: Option<Needs>,
     is_closed_pipe: bool,
 }
 
@@ -90,13 +92,21 @@ impl Failure {
     /// Makes one from its kind and a text that fits behind "paprika:".
     #[must_use]
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), hint: None, source: None, problem: None, is_closed_pipe: false }
+        Self { kind, text: text.into(), hint: None, source: None, problem: None, needs: None, is_closed_pipe: false }
     }
 
     /// Says what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what the verb needs; told only where the manager knew the caller and did not let it.
+    #[must_use]
+    pub fn needing(mut self, needs: Needs) -> Self {
+        let is_refused = self.problem.as_ref().is_some_and(|problem| problem.status == 403);
+        self.needs = (is_refused && !needs.permissions().is_empty()).then_some(needs);
         self
     }
 
@@ -163,6 +173,10 @@ impl Failure {
         if let (Some(object), Some(hint)) = (document.as_object_mut(), &self.hint) {
             object.entry("hint").or_insert_with(|| json!(hint));
         }
+        if let (Some(object), Some(needs)) = (document.as_object_mut(), self.needs) {
+            let words: Vec<&str> = needs.permissions().iter().map(|permission| permission.as_str()).collect();
+            object.insert("needs".to_owned(), json!(words));
+        }
         document
     }
 
@@ -170,8 +184,14 @@ impl Failure {
     #[must_use]
     pub fn lines(&self) -> String {
         let mut lines = format!("paprika: {}\n", escape::text(Chain(self).to_string()));
+        for problem in self.problem.iter().flat_map(|problem| &problem.problems) {
+            lines.push_str(&format!("  {}\n", escape::text(problem.to_string())));
+        }
         if let Some(hint) = &self.hint {
             lines.push_str(&format!("hint: {}\n", escape::text(hint)));
+        }
+        if let Some(needs) = self.needs {
+            lines.push_str(&format!("hint: this verb needs {needs}; paprika whoami shows what you may\n"));
         }
         lines
     }
@@ -219,6 +239,10 @@ fn cause_of(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use site::permission::Permission;
+
     use super::*;
 
     fn problem(status: u16) -> ClientError {
@@ -285,6 +309,32 @@ mod tests {
             let document = Failure::new(kind, "x").document();
             assert_eq!((document["code"].as_str(), document.get("status")), (Some(kind.code()), None));
         }
+    }
+
+    #[test]
+    fn who_may_not_is_told_what_the_verb_needs() {
+        let needs = Needs::These(&[Permission::CommandRun, Permission::OutputRead]);
+        let failure = Failure::from(problem(403)).needing(needs);
+        assert!(
+            failure
+                .lines()
+                .ends_with("hint: this verb needs command.run, output.read; paprika whoami shows what you may\n")
+        );
+        assert_eq!(failure.document()["needs"], json!(["command.run", "output.read"]));
+        for (status, needs) in [(401, needs), (404, needs), (403, Needs::AnyCredential)] {
+            assert!(!Failure::from(problem(status)).needing(needs).lines().contains("needs"), "{status}");
+        }
+        assert!(!Failure::new(Kind::Denied, "x").needing(needs).lines().contains("needs"));
+    }
+
+    #[test]
+    fn every_mistake_in_a_site_is_a_line_of_its_own() {
+        let mistake = r#"{"code":"x","text":"bad\u001b","file":"groups.yml","line":2,"column":1}"#;
+        let mistakes = vec![serde_json::from_str(mistake).unwrap(), serde_json::from_str(mistake).unwrap()];
+        let refused = Problem::new(422, "site", "t").detail("the site has 2 mistakes").problems(mistakes);
+        let lines = Failure::from(ClientError::Problem(Box::new(refused))).lines();
+        assert_eq!(lines.matches("\n  groups.yml:2:1: bad\\u{1b}\n").count(), 1);
+        assert_eq!(lines.lines().count(), 3, "{lines}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod usage;
 mod args;
 mod commands;
 mod context;
+mod context_file;
 mod error;
 mod output;
 

@@ -5,8 +5,8 @@
 //!                                             │                              │
 //!                                             └──────── problem ◄────────────┘   file:line:column, path, hint
 //! ```
-//! Pure apart from [`folder`]: no sockets, no store, no clock. Made for the manager, which is to serve what is loaded here,
-//! and the command line, which is to check with the same code; no package uses it yet.
+//! Pure apart from [`folder`]: no sockets, no store, no clock. The manager serves what is loaded here, and the command line
+//! checks with the same code.
 
 pub mod limits;
 pub mod problem;

@@ -26,8 +26,8 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("paprika-site", &["paprika-common"]),
     ("paprika-store", &["paprika-common"]),
     ("paprika-agent", &["paprika-common"]),
-    ("paprika-manager", &["paprika-api", "paprika-store", "paprika-common"]),
-    ("paprika-cli", &["paprika-api", "paprika-common"]),
+    ("paprika-manager", &["paprika-api", "paprika-store", "paprika-site", "paprika-common"]),
+    ("paprika-cli", &["paprika-api", "paprika-site", "paprika-common"]),
     ("paprika-testkit", &["paprika-manager", "paprika-agent", "paprika-api", "paprika-store", "paprika-common"]),
 ];
 

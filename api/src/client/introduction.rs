@@ -29,9 +29,10 @@ pub async fn look(endpoint: Endpoint) -> Result<ShownAuthority, ClientError> {
     let refused = dialer.shake_hands(DIAL).await;
     match (glimpse.authority(), refused) {
         (Some(authority), _) => Ok(shown(&authority)),
-        (None, Err(error @ (ClientError::Unreachable { .. } | ClientError::Deadline { .. } | ClientError::Lost { .. }))) => {
-            Err(error)
-        }
+        (
+            None,
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Deadline { .. } | ClientError::Lost { .. })),
+        ) => Err(error),
         (None, _) => Err(no_authority(&dialer)),
     }
 }

@@ -31,8 +31,8 @@ pub use audit::AuditExport;
 pub use calls::Client;
 pub use endpoint::{Address, Endpoint, EndpointError};
 pub use error::ClientError;
-pub use introduction::{ShownAuthority, look, meet};
 pub use events::EventStream;
+pub use introduction::{ShownAuthority, look, meet};
 pub use output::{OutputEvent, OutputStream, RawOutput, RawPiece};
 
 #[cfg(test)]

@@ -2,16 +2,26 @@
 //!
 //! Only shapes stand here. What a verb does is in the file of its name under `commands`.
 
+mod needs;
+pub mod secrets;
 mod start;
+mod trust;
 pub mod values;
 mod verbs;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use needs::{CONTROL, Needs, needs};
+pub use secrets::{SecretFrom, SecretVar};
 pub use start::{Bounds, Guards, Start};
+pub use trust::{
+    AuditArgs, AuditExport, AuditVerb, AuditVerify, CaArgs, CaVerb, JoinTokenArgs, JoinTokenNew, JoinTokenVerb,
+    LoginArgs, OperatorArgs, OperatorCert, OperatorVerb, SiteArgs, SitePushArgs, SiteVerb,
+};
 pub use verbs::{
-    AgentArgs, AgentRemove, AgentVerb, CancelArgs, CommandsArgs, CompletionsArgs, EventsArgs, LogsArgs, OpArgs,
-    PauseArgs, ReleaseArgs, ResumeArgs, RunArgs, ShowArgs, StreamChoice, TokenArgs, TokenNew, TokenScope, TokenVerb,
+    AgentArgs, AgentRemove, AgentVerb, AgentsArgs, CancelArgs, CommandsArgs, CompletionsArgs, EventsArgs, LogsArgs,
+    OpArgs, PauseArgs, ReleaseArgs, ResumeArgs, RunArgs, ShowArgs, StreamChoice, TokenArgs, TokenNew, TokenScope,
+    TokenVerb,
 };
 
 /// Options that every client verb takes, before or behind the verb.
@@ -60,14 +70,30 @@ pub enum Client {
     /// Let commands go that wait since the manager's store was restored
     Release(ReleaseArgs),
     /// List agents
-    Agents,
+    Agents(AgentsArgs),
     /// Look at and change one agent; without a verb: the agent daemon
     Agent(AgentArgs),
-    /// Make, list and revoke tokens
+    /// Make, list and revoke the lines with which new hosts join
+    JoinToken(JoinTokenArgs),
+    /// Make, list and revoke tokens of operators and programs
     Token(TokenArgs),
+    /// Issue, list and revoke certificates of operators
+    Operator(OperatorArgs),
+    /// Get to know a manager and write a context for it
+    Login(Box<LoginArgs>),
+    /// Show who the manager takes you for and what you may do
+    #[command(after_help = "Needs: any good credential")]
+    Whoami,
+    /// Check, push and approve what the site says about agents, groups and roles
+    Site(SiteArgs),
+    /// Print who did what, check it, and keep it elsewhere
+    Audit(AuditArgs),
+    /// Look at the certificate authority and rotate it
+    Ca(CaArgs),
     /// Print what happened, and follow what happens
     Events(EventsArgs),
     /// Show how the manager is
+    #[command(after_help = "Needs: status.read")]
     Status,
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -116,6 +142,119 @@ mod tests {
         insta::assert_snapshot!(text);
     }
 
+    const PIN: &str = "abababababababababababababababababababababababababababababababab";
+
+    /// One line for each verb.
+    const LINES: [&str; 44] = [
+        "run web1 -- true",
+        "op web1 agent.ping",
+        "logs 1",
+        "commands",
+        "show 1",
+        "cancel 1",
+        "pause 1",
+        "resume 1",
+        "release 1",
+        "agents",
+        "agent show web1",
+        "agent accept web1",
+        "agent remove web1",
+        "agent drain web1",
+        "agent undrain web1",
+        "agent cert web1 --out d",
+        "join-token new",
+        "join-token list",
+        "join-token revoke x",
+        "token new ci",
+        "token list",
+        "token revoke x",
+        "operator cert alice --out d",
+        "operator list",
+        "operator revoke alice",
+        "login https://m:7050",
+        "whoami",
+        "site check d",
+        "site show",
+        "site push d",
+        "site revisions",
+        "site approve 1",
+        "site reject 1",
+        "audit",
+        "audit verify",
+        "audit export f",
+        "ca show",
+        "ca prepare",
+        "ca activate",
+        "ca retire",
+        "events",
+        "status",
+        "completions bash",
+        "run @web --detach --shell true",
+    ];
+
+    fn leaves(command: &clap::Command, path: &str, into: &mut Vec<String>) {
+        let children: Vec<&clap::Command> =
+            command.get_subcommands().filter(|child| child.get_name() != "help").collect();
+        let is_verb_by_itself = !command.is_subcommand_required_set() && !path.is_empty();
+        if children.is_empty() || is_verb_by_itself {
+            into.push(path.to_owned());
+        }
+        for child in children {
+            leaves(child, format!("{path} {}", child.get_name()).trim_start(), into);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_verb_says_what_it_needs() {
+        let mut tree = Tree::command();
+        tree.build();
+        let mut verbs = Vec::new();
+        leaves(&tree, "", &mut verbs);
+        for verb in &verbs {
+            let line = LINES.into_iter().find(|line| *line == *verb || line.starts_with(&format!("{verb} ")));
+            let line = line.unwrap_or_else(|| panic!("no line for {verb:?}"));
+            let parsed = Tree::try_parse_from(["paprika"].into_iter().chain(line.split(' '))).unwrap();
+            let mut page = &mut tree;
+            for word in verb.split(' ') {
+                page = page.find_subcommand_mut(word).unwrap();
+            }
+            let help = page.render_long_help().to_string();
+            let expected = format!("Needs: {}", needs(&parsed.verb));
+            let said = help.lines().filter(|line| line.starts_with("Needs: ")).collect::<Vec<_>>();
+            assert_eq!(said, [expected], "{verb}");
+        }
+        assert!(verbs.len() > 40, "{verbs:?}");
+    }
+
+    #[test]
+    fn verbs_of_trust_take_what_they_should() {
+        let verb = |line: &str| Tree::try_parse_from(["paprika"].into_iter().chain(line.split(' '))).unwrap().verb;
+        let Client::JoinToken(JoinTokenArgs { verb: JoinTokenVerb::New(new) }) =
+            verb("join-token new --group web --group @db --uses 20 --ttl 4h --name web* --from 10.1.0.0/16 --from ::1")
+        else {
+            panic!("not a join token")
+        };
+        assert_eq!((new.groups, new.uses, new.name), (vec!["web".into(), "db".into()], Some(20), Some("web*".into())));
+        assert_eq!(new.addresses, ["10.1.0.0/16", "::1/128"], "as networks are written");
+        let Client::Token(TokenArgs { verb: TokenVerb::New(new) }) = verb("token new ci --role deployer --role admin")
+        else {
+            panic!("not a token")
+        };
+        assert_eq!(new.roles, ["deployer", "admin"]);
+        let Client::Audit(AuditArgs { verb: None, actor, action, follow: true, .. }) =
+            verb("audit --actor alice --action token. -f")
+        else {
+            panic!("not the audit")
+        };
+        assert_eq!((actor.as_deref(), action.as_deref()), (Some("alice"), Some("token.")));
+        let Client::Agents(AgentsArgs { target: Some(target) }) = verb("agents -t @web") else { panic!("not agents") };
+        assert_eq!(target.text(), "@web");
+        let Client::Login(args) = verb("login https://m --cert c --key k --name prod --force") else {
+            panic!("not login")
+        };
+        assert!(args.force && args.cert.is_some() && args.key.is_some() && args.pin.is_none());
+    }
+
     #[test]
     fn what_follows_the_dashes_belongs_to_the_program() {
         let tree = Tree::try_parse_from(["paprika", "run", "web1", "--", "ls", "--timeout", "3", "-o", "x"]).unwrap();
@@ -148,6 +287,13 @@ mod tests {
             ("events --after x", ["--after", "by its number"]),
             ("logs 1 --stream stdout --from x", ["--from", "number of bytes"]),
             ("cancel 1 --grace 2h", ["--grace", "at most 1h"]),
+            ("agents -t (a", ["--target", "a ) is missing"]),
+            ("run @web,, -- true", ["<TARGET>", "(character 6)"]),
+            ("join-token new --from 10.1.2.3/16", ["--from", "did you mean 10.1.0.0/16?"]),
+            ("join-token new --group a/b", ["--group", "no name of a group"]),
+            ("login m --pin abc", ["--pin", "64 hexadecimal digits"]),
+            ("site approve x", ["<NUMBER>", "paprika site revisions"]),
+            ("audit --after x", ["--after", "a row is a number"]),
         ] {
             let words = ["paprika"].into_iter().chain(line.split(' '));
             let told = Tree::try_parse_from(words).map(|tree| tree.verb).unwrap_err().to_string();
@@ -168,7 +314,7 @@ mod tests {
         for line in [
             &["paprika", "run", "web1"][..],
             &["paprika", "run", "web1", "--shell", "x", "--", "y"],
-            &["paprika", "run", "web*", "--", "true"],
+            &["paprika", "run", "web1 web2", "--", "true"],
             &["paprika", "run", "web1", "--timeout", "5M", "--", "true"],
             &["paprika", "run", "web1", "--shell", "x", "--script", "y"],
             &["paprika", "run", "web1", "--interpreter", "sh", "--", "y"],
@@ -182,6 +328,37 @@ mod tests {
             &["paprika", "show", "-1"],
             &["paprika", "op", "web1", "agent.ping", "novalue"],
             &["paprika", "-o", "xml", "agents"],
+            &["paprika", "agents", "-t", "web1 web2"],
+            &["paprika", "agents", "-t", "[web]"],
+            &["paprika", "join-token"],
+            &["paprika", "join-token", "new", "--uses", "0"],
+            &["paprika", "join-token", "new", "--group", "a b"],
+            &["paprika", "join-token", "new", "--name", "web[1]"],
+            &["paprika", "join-token", "new", "--from", "10.1.2.3/16"],
+            &["paprika", "join-token", "new", "--ttl", "5M"],
+            &["paprika", "join-token", "revoke"],
+            &["paprika", "token", "new", "ci", "--role", "a b"],
+            &["paprika", "operator", "cert", "alice"],
+            &["paprika", "operator", "cert", "a b", "--out", "d"],
+            &["paprika", "operator", "revoke"],
+            &["paprika", "login"],
+            &["paprika", "login", "https://m", "--pin", "abc"],
+            &["paprika", "login", "https://m", "--ca", "x", "--pin", PIN],
+            &["paprika", "login", "https://m", "--cert", "x"],
+            &["paprika", "login", "https://m", "--key", "x"],
+            &["paprika", "login", "https://m", "--cert", "x", "--key", "y", "--token-file", "z"],
+            &["paprika", "site"],
+            &["paprika", "site", "check"],
+            &["paprika", "site", "push"],
+            &["paprika", "site", "push", "d", "--base", "x"],
+            &["paprika", "site", "approve"],
+            &["paprika", "site", "approve", "x"],
+            &["paprika", "audit", "--limit", "0"],
+            &["paprika", "audit", "export"],
+            &["paprika", "audit", "--follow", "verify"],
+            &["paprika", "ca"],
+            &["paprika", "ca", "prepare", "--force"],
+            &["paprika", "whoami", "alice"],
             &["paprika", "fly"],
         ] {
             let error = Tree::try_parse_from(line).map(|tree| tree.verb).unwrap_err();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use common::config::HumanDuration;
 
+use super::secrets::{self, SecretVar};
 use super::values::{self, Limit, Pair};
 
 /// How a command is started, the same for every verb that starts one.
@@ -22,12 +23,18 @@ pub struct Start {
     /// Set a variable of its environment
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = values::pair)]
     pub env: Vec<Pair>,
+    /// Set a variable that nobody else may see: from ours of that name, from a file, or with - from our standard input
+    #[arg(long = "secret-env", value_name = "KEY[=FILE]", value_parser = secrets::secret_var)]
+    pub secret_env: Vec<SecretVar>,
     /// Start it in this folder [default: /]
     #[arg(long, value_name = "DIR", value_parser = values::absolute)]
     pub cwd: Option<String>,
     /// Give it this file as standard input; - reads ours
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
+    /// Give it this file as standard input, which nobody else may see; - reads ours
+    #[arg(long, value_name = "FILE", conflicts_with = "stdin")]
+    pub secret_stdin: Option<PathBuf>,
     /// Say that running it twice does no harm
     #[arg(long)]
     pub idempotent: bool,

@@ -11,41 +11,66 @@ use common::config::{HumanDuration, Size};
 use common::id::Name;
 use common::limits::{MAX_GRACE, MAX_UMASK, MIN_OUTPUT_QUOTA, NICE, OOM_SCORE};
 use common::model::Phase;
+use common::pin::Pin;
 use common::suggest::nearest;
 use serde_json::Value;
+use site::agents::Network;
+use site::glob::Pattern;
+use site::groups::GroupName;
+use site::target::Target;
 
-/// The agents a verb works on, in the order they were named and without repetition.
+/// The agents a verb works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Targets(Vec<Name>);
+pub struct Targets {
+    text: String,
+    target: Target,
+    names: Option<Vec<Name>>,
+}
 
 impl Targets {
-    /// The names.
+    /// As it was written.
     #[must_use]
-    pub fn names(&self) -> &[Name] {
-        &self.0
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The agents, in the order they were named and without repetition, where it is no more than names between commas.
+    #[must_use]
+    pub fn names(&self) -> Option<&[Name]> {
+        self.names.as_deref()
     }
 }
 
-/// Reads `web1` or `web1,web2`.
+/// Reads `web1`, `web1,web2` or an expression such as `@web and not web3`.
 ///
 /// # Errors
-/// When a part is not a name.
+/// When it does not follow the grammar of targets, or a part that looks like a name is none.
 pub fn targets(text: &str) -> Result<Targets, String> {
-    let mut names = Vec::new();
-    for part in text.split(',') {
-        let part = part.trim();
-        if part.is_empty() {
-            return Err("an agent's name is missing before or after a comma".to_owned());
+    let target = Target::parse(text).map_err(|error| error.to_string())?;
+    let parts = match &target {
+        Target::Any(parts) => parts.as_slice(),
+        single => std::slice::from_ref(single),
+    };
+    let names = match parts.iter().map(Target::single).collect::<Option<Vec<&str>>>() {
+        None => None,
+        Some(words) => {
+            let mut names: Vec<Name> = Vec::new();
+            for word in words {
+                let name: Name = word.parse().map_err(|error| format!("{word:?}: {error}"))?;
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            Some(names)
         }
-        if part.contains(['*', '?', '@', '=', '[']) {
-            return Err(format!("{part:?} is a pattern; name the agents one by one: web1,web2"));
-        }
-        let name: Name = part.parse().map_err(|error| format!("{part:?}: {error}"))?;
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    Ok(Targets(names))
+    };
+    Ok(Targets { text: text.to_owned(), target, names })
 }
 
 /// A name and its value as text.
@@ -202,6 +227,64 @@ pub fn event(text: &str) -> Result<u64, String> {
     whole(text).ok_or_else(|| "an event is named by its number, the first column of `paprika events`".to_owned())
 }
 
+/// Reads the number of a revision of the site.
+///
+/// # Errors
+/// When it is no number.
+pub fn revision(text: &str) -> Result<u64, String> {
+    whole(text).ok_or_else(|| "a revision is a number, as `paprika site revisions` shows it".to_owned())
+}
+
+/// Reads the number of a row of the audit.
+///
+/// # Errors
+/// When it is no number.
+pub fn audit_row(text: &str) -> Result<u64, String> {
+    whole(text).ok_or_else(|| "a row is a number, the first column of `paprika audit`".to_owned())
+}
+
+/// Reads the name of a group.
+///
+/// # Errors
+/// When no group can be called so.
+pub fn group(text: &str) -> Result<String, String> {
+    // In targets a group is written with it, so people write it here too.
+    let plain = text.strip_prefix('@').unwrap_or(text);
+    GroupName::parse(plain).map(|group| group.to_string())
+}
+
+/// Reads a name or a pattern of names.
+///
+/// # Errors
+/// When no name can look so.
+pub fn pattern(text: &str) -> Result<String, String> {
+    Pattern::parse(text).map(|pattern| pattern.to_string())
+}
+
+/// Reads a network.
+///
+/// # Errors
+/// When it is none, or has bits behind its network part.
+pub fn network(text: &str) -> Result<String, String> {
+    Network::parse(text).map(|network| network.to_string())
+}
+
+/// Reads the name of a role.
+///
+/// # Errors
+/// When no role can be called so.
+pub fn role(text: &str) -> Result<String, String> {
+    text.parse::<Name>().map(|role| role.to_string()).map_err(|error| format!("{error}"))
+}
+
+/// Reads the pin of an authority.
+///
+/// # Errors
+/// When it has not the digits of one.
+pub fn pin(text: &str) -> Result<Pin, String> {
+    text.trim().parse().map_err(|error| format!("{error}"))
+}
+
 /// Reads how many of something.
 ///
 /// # Errors
@@ -341,7 +424,7 @@ mod tests {
     use super::*;
 
     fn texts(text: &str) -> Result<Vec<String>, String> {
-        targets(text).map(|targets| targets.names().iter().map(ToString::to_string).collect())
+        targets(text).map(|targets| targets.names().unwrap_or_default().iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -352,22 +435,52 @@ mod tests {
             Ok(vec!["web2".to_owned(), "web1".to_owned()]),
             "order kept, repetition dropped"
         );
+        assert_eq!(texts("web1 or web2"), texts("web1,web2"), "the same in words");
     }
 
     #[test]
-    fn what_is_not_a_name_is_refused_with_the_part() {
+    fn expressions_are_told_from_names() {
+        for text in ["web*", "@web", "web1,@db", "not web1", "@web and not web3", "(web1, web2) and @web"] {
+            assert!(targets(text).is_ok_and(|targets| targets.names().is_none() && targets.text() == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_the_place() {
         for (bad, says) in [
-            ("", "missing"),
-            ("web1,", "missing"),
-            (",web1", "missing"),
-            ("web*", "pattern"),
-            ("@web", "pattern"),
-            ("../etc", "\"../etc\""),
-            ("a\nb", "\"a\\nb\""),
-            ("web1,b c", "\"b c\""),
+            ("", "not the end (character 1)"),
+            ("web1,", "not the end (character 6)"),
+            (",web1", "not a comma (character 1)"),
+            ("@", "''"),
+            ("../etc", "not / (character 3)"),
+            ("a\nb", "not b (character 3)"),
+            ("web1,b c", "not c (character 8)"),
+            ("web1 and", "not the end (character 9)"),
+            ("web-", "\"web-\""),
         ] {
             let error = texts(bad).err().unwrap_or_default();
             assert!(error.contains(says), "{bad:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_trust_are_looked_at() {
+        assert_eq!((group("web").as_deref(), group("@web").as_deref()), (Ok("web"), Ok("web")));
+        assert!(group("w b").is_err() && group("").is_err() && group("@@web").is_err());
+        assert_eq!(pattern("web*").as_deref(), Ok("web*"));
+        assert!(pattern("web[12]").is_err() && pattern("").is_err());
+        assert_eq!(network("10.1.0.0/16").as_deref(), Ok("10.1.0.0/16"));
+        assert!(network("10.1.2.3/16").is_err_and(|error| error.contains("did you mean 10.1.0.0/16?")));
+        assert!(network("localhost").is_err() && network("").is_err());
+        assert_eq!(role("admin").as_deref(), Ok("admin"));
+        assert!(role("a b").is_err() && role("").is_err());
+        let digits = "ab".repeat(32);
+        assert_eq!(pin(&digits).map(|pin| pin.to_string()), Ok(digits.clone()));
+        assert!(pin(&digits[1..]).is_err_and(|error| error.contains("64 hexadecimal digits")));
+        assert_eq!((revision("7"), audit_row("0")), (Ok(7), Ok(0)));
+        for bad in ["", "x", "-1", "1.5"] {
+            assert!(revision(bad).is_err_and(|error| error.contains("paprika site revisions")), "{bad}");
+            assert!(audit_row(bad).is_err_and(|error| error.contains("paprika audit")), "{bad}");
         }
     }
 

@@ -28,13 +28,16 @@ seconds cancels it.
 Examples:
   paprika run web1 -- uname -a
   paprika run web1,web2 --timeout 5m -- apt-get update
+  paprika run '@web and not web3' -- uptime
   paprika run db1 --shell 'dmesg | tail' > dmesg.txt
   paprika run db1 --stdin dump.sql -- psql shop
   paprika run web1 --script deploy.sh -- v1.4.2
-  paprika run web1 --user app --limit memory=1G --creates /srv/app/built -- make"
+  paprika run web1 --user app --limit memory=1G --creates /srv/app/built -- make
+
+Needs: command.run, output.read"
 )]
 pub struct RunArgs {
-    /// The agents, between commas
+    /// The agents: names between commas, or an expression over names, patterns and groups ('@web and not web3')
     #[arg(value_name = "TARGET", value_parser = values::targets)]
     pub target: Targets,
     /// Run this line with /bin/sh -c instead of a program
@@ -59,9 +62,11 @@ pub struct RunArgs {
 #[command(after_help = "\
 Examples:
   paprika op web1 agent.ping
-  paprika op web1 command.run 'run:=[\"uname\", \"-a\"]'")]
+  paprika op web1 command.run 'run:=[\"uname\", \"-a\"]'
+
+Needs: command.run, output.read")]
 pub struct OpArgs {
-    /// The agents, between commas
+    /// The agents: names between commas, or an expression over names, patterns and groups ('@web and not web3')
     #[arg(value_name = "TARGET", value_parser = values::targets)]
     pub target: Targets,
     /// The operation, for example agent.ping
@@ -85,6 +90,7 @@ pub enum StreamChoice {
 
 /// `logs`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: output.read")]
 pub struct LogsArgs {
     /// The command's id
     #[arg(value_name = "ID", value_parser = values::id)]
@@ -102,6 +108,7 @@ pub struct LogsArgs {
 
 /// `commands`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: command.read")]
 pub struct CommandsArgs {
     /// Only those of this agent
     #[arg(long, value_name = "NAME", value_parser = values::name)]
@@ -119,6 +126,7 @@ pub struct CommandsArgs {
 
 /// `show`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: command.read")]
 pub struct ShowArgs {
     /// The command's id
     #[arg(value_name = "ID", value_parser = values::id)]
@@ -127,6 +135,7 @@ pub struct ShowArgs {
 
 /// `cancel`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: command.control")]
 pub struct CancelArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]
@@ -143,7 +152,9 @@ pub struct CancelArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Nothing of it runs until it is resumed; its timeout stands still meanwhile. A
-paused command can be cancelled. Pausing what is paused changes nothing.")]
+paused command can be cancelled. Pausing what is paused changes nothing.
+
+Needs: command.control")]
 pub struct PauseArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]
@@ -152,6 +163,7 @@ pub struct PauseArgs {
 
 /// `resume`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: command.control")]
 pub struct ResumeArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]
@@ -160,10 +172,25 @@ pub struct ResumeArgs {
 
 /// `release`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: command.control")]
 pub struct ReleaseArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]
     pub ids: Vec<u64>,
+}
+
+/// `agents`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  paprika agents -t '@web and not web3'
+  paprika agents -t 'db*' -o json
+
+Needs: agent.read")]
+pub struct AgentsArgs {
+    /// Only those that this means: names, patterns (web*) and groups (@web) with and, or, not, commas and brackets
+    #[arg(short, long, value_name = "EXPR", value_parser = values::targets)]
+    pub target: Option<Targets>,
 }
 
 /// What the agent's own program takes; it is found before these verbs are looked at, so they cannot list it themselves.
@@ -192,14 +219,18 @@ pub struct AgentArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum AgentVerb {
     /// Show one agent
+    #[command(after_help = "Needs: agent.read")]
     Show(AgentNamed),
     /// End a quarantine: this agent may connect again
+    #[command(after_help = "Needs: agent.manage")]
     Accept(AgentNamed),
     /// Forget an agent; its certificate is worth nothing afterwards
     Remove(AgentRemove),
     /// Start nothing new on it
+    #[command(after_help = "Needs: agent.manage")]
     Drain(AgentNamed),
     /// Start commands on it again
+    #[command(after_help = "Needs: agent.manage")]
     Undrain(AgentNamed),
     /// Issue a certificate and write it with the key and a ready agent.yml
     Cert(AgentCert),
@@ -215,6 +246,7 @@ pub struct AgentNamed {
 
 /// `agent remove`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: agent.read, agent.manage")]
 pub struct AgentRemove {
     /// The agent
     #[arg(value_name = "NAME", value_parser = values::name)]
@@ -226,6 +258,7 @@ pub struct AgentRemove {
 
 /// `agent cert`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: agent.manage")]
 pub struct AgentCert {
     /// The agent; it is created when there is none of this name
     #[arg(value_name = "NAME", value_parser = values::name)]
@@ -251,6 +284,7 @@ pub enum TokenVerb {
     /// Make a token; its secret is shown once
     New(TokenNew),
     /// List tokens
+    #[command(after_help = "Needs: operator.manage")]
     List,
     /// Make a token worthless
     Revoke(TokenRevoke),
@@ -269,13 +303,22 @@ pub enum TokenScope {
 
 /// `token new`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+A token can do what its scope and its roles allow, both together, and never
+more than whoever makes it. An operator of its name in roles.yml gives it the
+roles that stand there too.
+
+Needs: operator.manage")]
 pub struct TokenNew {
     /// Who or what it is for
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// What its bearer may do
+    /// What its bearer may do at the most
     #[arg(long, value_enum, default_value = "run")]
     pub scope: TokenScope,
+    /// Give its bearer this role of roles.yml, or admin [default: your own roles]
+    #[arg(long = "role", value_name = "ROLE", value_parser = values::role)]
+    pub roles: Vec<String>,
     /// How long it is good [default: until it is revoked]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub ttl: Option<HumanDuration>,
@@ -283,6 +326,7 @@ pub struct TokenNew {
 
 /// `token revoke`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: operator.manage")]
 pub struct TokenRevoke {
     /// The token's id
     #[arg(value_name = "ID")]
@@ -291,6 +335,7 @@ pub struct TokenRevoke {
 
 /// `events`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: command.read")]
 pub struct EventsArgs {
     /// Go on with what happens
     #[arg(short, long)]
@@ -305,6 +350,7 @@ pub struct EventsArgs {
 
 /// `completions`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Needs: no manager")]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]

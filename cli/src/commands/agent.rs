@@ -83,6 +83,7 @@ fn text(agent: &Agent, now: Time) -> String {
     add("isolation", agent.isolation.clone());
     add("cores", agent.cores.map(|cores| cores.to_string()));
     add("memory", agent.memory_bytes.map(bytes));
+    add("groups", (!agent.groups.is_empty()).then(|| agent.groups.join(", ")));
     for (key, value) in &agent.labels {
         add("label", Some(format!("{key}={value}")));
     }

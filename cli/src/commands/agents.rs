@@ -1,4 +1,4 @@
-//! `agents`: lists the fleet.
+//! `agents`: lists the fleet, or the part of it that an expression means.
 
 use api::agents::Agent;
 use api::client::Client;
@@ -6,10 +6,20 @@ use api::page::MAX_LIMIT;
 use api::time::Time;
 
 use super::show::bytes;
+use super::target;
+use crate::args::AgentsArgs;
 use crate::error::Failure;
 use crate::output::{Align, Printer, Table, ago, columns, now};
 
-pub(super) async fn run(client: &Client, printer: Printer) -> Result<(), Failure> {
+pub(super) async fn run(client: &Client, printer: Printer, args: &AgentsArgs) -> Result<(), Failure> {
+    let agents = match &args.target {
+        Some(targets) => target::list(client, targets.text()).await?,
+        None => all(client).await?,
+    };
+    printer.document(&agents, |agents| table(agents, now()).lay_out(columns()))
+}
+
+async fn all(client: &Client) -> Result<Vec<Agent>, Failure> {
     let mut agents: Vec<Agent> = Vec::new();
     let mut after: Option<String> = None;
     loop {
@@ -17,13 +27,12 @@ pub(super) async fn run(client: &Client, printer: Printer) -> Result<(), Failure
         agents.extend(page.items);
         after = page.next;
         if after.is_none() {
-            break;
+            return Ok(agents);
         }
     }
-    printer.document(&agents, |agents| table(agents, now()).lay_out(columns()))
 }
 
-fn table(agents: &[Agent], now: Time) -> Table<7> {
+fn table(agents: &[Agent], now: Time) -> Table<8> {
     let mut table = Table::new([
         ("NAME", Align::Left),
         ("STATUS", Align::Left),
@@ -31,6 +40,7 @@ fn table(agents: &[Agent], now: Time) -> Table<7> {
         ("VERSION", Align::Left),
         ("CORES", Align::Right),
         ("MEMORY", Align::Right),
+        ("GROUPS", Align::Left),
         ("LABELS", Align::Left),
     ]);
     let dash = || "-".to_owned();
@@ -44,6 +54,7 @@ fn table(agents: &[Agent], now: Time) -> Table<7> {
             agent.version.clone().unwrap_or_else(dash),
             agent.cores.map_or_else(dash, |cores| cores.to_string()),
             agent.memory_bytes.map_or_else(dash, bytes),
+            if agent.groups.is_empty() { dash() } else { agent.groups.join(" ") },
             if labels.is_empty() { dash() } else { labels.join(" ") },
         ]);
     }
@@ -85,6 +96,7 @@ mod tests {
                 isolation: None,
                 cores: Some(8),
                 memory_bytes: Some(16 << 30),
+                groups: vec!["web".into(), "base".into()],
                 labels: [("rack".to_owned(), "a\u{1b}[2J".to_owned())].into(),
                 quarantined: None,
                 drained: false,
@@ -93,13 +105,14 @@ mod tests {
         let mut away = agent("database-2")?;
         (away.connected, away.drained, away.version, away.cores, away.memory_bytes) = (false, true, None, None, None);
         away.labels.clear();
+        away.groups.clear();
         let mut cloned = agent("web2")?;
         cloned.quarantined = Some("two hosts".into());
         insta::assert_snapshot!(table(&[agent("web1")?, away, cloned], now).lay_out(None), @r"
-        NAME        STATUS         SINCE    VERSION  CORES    MEMORY  LABELS
-        web1        connected      90s ago  0.1.0        8  16.0 GiB  rack=a\u{1b}[2J
-        database-2  away, drained  -        -            -         -  -
-        web2        quarantined    90s ago  0.1.0        8  16.0 GiB  rack=a\u{1b}[2J
+        NAME        STATUS         SINCE    VERSION  CORES    MEMORY  GROUPS    LABELS
+        web1        connected      90s ago  0.1.0        8  16.0 GiB  web base  rack=a\u{1b}[2J
+        database-2  away, drained  -        -            -         -  -         -
+        web2        quarantined    90s ago  0.1.0        8  16.0 GiB  web base  rack=a\u{1b}[2J
         ");
         Ok(())
     }

@@ -3,6 +3,7 @@
 use api::client::ClientError;
 use serde::Serialize;
 
+use crate::args::CONTROL;
 use crate::error::Failure;
 use crate::output::Printer;
 
@@ -19,7 +20,7 @@ pub(super) async fn each<T: Serialize>(
         match ask(*id).await {
             Ok(answer) => printer.element(&answer, &for_people)?,
             Err(error) => {
-                let failure = Failure::from(error);
+                let failure = Failure::from(error).needing(CONTROL);
                 failure.tell(printer.format);
                 if code == 0 {
                     code = failure.kind().exit_code();

@@ -13,7 +13,7 @@ use crate::output::{Printer, print};
 pub(super) async fn run(client: &Client, printer: Printer, args: &OpArgs) -> Result<u8, Failure> {
     let request = request::of_op(args)?;
     if args.start.detach {
-        let started = start::send(client, &args.target, request).await?;
+        let started = start::send(client, printer, &args.target, request).await?;
         start::print(printer, &started)?;
         return Ok(0);
     }

@@ -8,6 +8,7 @@ use api::commands::{CommandRequest, LimitsRequest};
 use common::limits::{MAX_ARGS_BYTES, MAX_STDIN_BYTES};
 use serde_json::{Map, Value, json};
 
+use super::secrets::{self, Input};
 use crate::args::values::{Argument, Limit, Pair, Words};
 use crate::args::{Bounds, Guards, OpArgs, RunArgs, Start};
 use crate::error::{Failure, Kind};
@@ -17,10 +18,7 @@ pub(super) fn of_run(args: &RunArgs) -> Result<CommandRequest, Failure> {
     let (operation, what) = match (&args.shell, &args.script) {
         (Some(line), _) => ("command.run", object(json!({ "shell": line }))),
         (None, Some(path)) => {
-            if path == Path::new("-") && args.start.stdin.as_deref() == Some(Path::new("-")) {
-                return Err(Failure::new(Kind::Usage, "--script - and --stdin - both read our standard input")
-                    .hint("give one of them a file"));
-            }
+            secrets::one_reader(Some(path), &args.start)?;
             ("script.run", script(path, args)?)
         }
         (None, None) => ("command.run", object(json!({ "run": args.argv }))),
@@ -86,6 +84,7 @@ fn arguments(given: &[Argument]) -> Result<Map<String, Value>, Failure> {
 }
 
 fn with_options(operation: String, mut args: Map<String, Value>, start: &Start) -> Result<CommandRequest, Failure> {
+    secrets::one_reader(None, start)?;
     guard(&mut args, &start.guards)?;
     let posture = &start.posture;
     let mut request = CommandRequest {
@@ -107,16 +106,26 @@ fn with_options(operation: String, mut args: Map<String, Value>, start: &Start) 
         ..CommandRequest::default()
     };
     for Pair { key, value } in &start.env {
-        if request.env.insert(key.clone(), value.clone()).is_some() {
+        if request.env.insert(key.clone(), value.as_str().into()).is_some() {
             return Err(Failure::new(Kind::Usage, format!("--env {key} is given twice")));
+        }
+    }
+    for var in &start.secret_env {
+        if request.env.insert(var.name.clone(), secrets::variable(var)?).is_some() {
+            return Err(Failure::new(Kind::Usage, format!("the variable {} is given twice", var.name)));
         }
     }
     if let Some(path) = &start.stdin {
         let bytes = read_stdin(path)?;
         match String::from_utf8(bytes) {
-            Ok(text) => request.stdin = Some(text),
-            Err(error) => request.stdin_b64 = Some(api::base64::encode(error.as_bytes())),
+            Ok(text) => request.stdin = Some(text.into()),
+            Err(error) => request.stdin_b64 = Some(api::base64::encode(error.as_bytes()).into()),
         }
+    }
+    match start.secret_stdin.as_deref().map(secrets::input).transpose()? {
+        Some(Input::Text(text)) => request.stdin = Some(text),
+        Some(Input::Base64(text)) => request.stdin_b64 = Some(text),
+        None => {}
     }
     Ok(request)
 }
@@ -298,6 +307,31 @@ mod tests {
     }
 
     #[test]
+    fn secrets_travel_as_such_and_are_given_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let name = path.to_str().unwrap();
+        fs::write(&path, "hunter2\n").unwrap();
+        let token = format!("TOKEN={name}");
+        let request = of_line(&["--secret-env", &token, "--env", "K=V", "--secret-stdin", name, "--", "true"]).unwrap();
+        assert!(!format!("{request:?}").contains("hunter2"));
+        assert_eq!(
+            serde_json::to_value(request).unwrap(),
+            json!({
+                "operation": "command.run", "args": {"run": ["true"]},
+                "env": {"K": "V", "TOKEN": {"secret": "hunter2"}}, "stdin": {"secret": "hunter2\n"}
+            })
+        );
+        for twice in [&["--env", "TOKEN=x", "--secret-env", &token], &["--secret-env", &token, "--secret-env", &token]]
+        {
+            let told = of_line(&[twice.as_slice(), &["--", "true"]].concat()).unwrap_err().lines();
+            assert!(told.contains("TOKEN is given twice") && !told.contains("hunter2"), "{told}");
+        }
+        let both = of_line(&["--secret-env", "A=-", "--secret-env", "B=-", "--", "true"]).unwrap_err().lines();
+        assert!(both.contains("--secret-env A=- and --secret-env B=-"), "{both}");
+    }
+
+    #[test]
     fn stdin_is_text_where_it_can_be_and_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in");
@@ -306,9 +340,9 @@ mod tests {
             let start = Start { stdin: Some(path.clone()), ..Start::default() };
             with_options("x".into(), Map::new(), &start)
         };
-        assert_eq!(given("grün".as_bytes()).unwrap().stdin.as_deref(), Some("grün"));
+        assert_eq!(given("grün".as_bytes()).unwrap().stdin, Some("grün".into()));
         let binary = given(b"\xff\x00").unwrap();
-        assert_eq!((binary.stdin, binary.stdin_b64.as_deref()), (None, Some("/wA=")));
+        assert_eq!((binary.stdin, binary.stdin_b64), (None, Some("/wA=".into())));
         assert!(given(&vec![b'x'; MAX_STDIN_BYTES]).is_ok());
         let failure = given(&vec![b'x'; MAX_STDIN_BYTES + 1]).unwrap_err();
         assert!(failure.lines().contains("larger than 256 KiB"), "{}", failure.lines());
@@ -352,7 +386,9 @@ mod tests {
         assert_eq!(told(&[b'x'; MAX_ARGS_BYTES - 20]), "", "just fits");
         let missing = of_line(&["--script", "/no/such/file"]).unwrap_err().lines();
         assert!(missing.contains("--script /no/such/file cannot be read"), "{missing}");
-        let both = of_line(&["--script", "-", "--stdin", "-"]).unwrap_err().lines();
-        assert!(both.contains("both read our standard input"), "{both}");
+        for other in [&["--stdin", "-"], &["--secret-stdin", "-"], &["--secret-env", "T=-"]] {
+            let both = of_line(&[&["--script", "-"], other.as_slice()].concat()).unwrap_err().lines();
+            assert!(both.contains("--script - and --") && both.contains("both read our standard input"), "{both}");
+        }
     }
 }

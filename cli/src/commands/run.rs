@@ -14,7 +14,7 @@ use crate::output::{Printer, note};
 pub(super) async fn run(client: &Client, printer: Printer, args: &RunArgs) -> Result<u8, Failure> {
     let request = request::of_run(args)?;
     if args.start.detach {
-        let started = start::send(client, &args.target, request).await?;
+        let started = start::send(client, printer, &args.target, request).await?;
         start::print(printer, &started)?;
         return Ok(0);
     }
@@ -44,7 +44,7 @@ pub(super) async fn begin_and_follow(
 ) -> Result<Followed, Failure> {
     let mut interrupt = Interrupt::listen()?;
     let started = tokio::select! {
-        started = start::send(client, target, request) => started?,
+        started = start::send(client, printer, target, request) => started?,
         () = interrupt.pressed() => {
             return Err(Failure::new(Kind::Work, "interrupted before the manager answered")
                 .hint("it may have been started all the same: see paprika commands"));

@@ -36,6 +36,10 @@ fn text(command: &Command, now: Time) -> String {
     for guard in ["creates", "removes", "unless", "only_if"] {
         add("guard", command.args.get(guard).map(|value| format!("{guard} {}", words(value))));
     }
+    add(
+        "secret",
+        (!command.secrets.is_empty()).then(|| command.secrets.keys().cloned().collect::<Vec<_>>().join(", ")),
+    );
     add("timeout", command.timeout.map(|timeout| timeout.to_string()));
     add("limits", command.limits.as_ref().map(limits));
     for option in options(command) {

@@ -4,6 +4,7 @@ use api::client::Client;
 use api::commands::{Command, CommandRef, CommandRequest, JobRequest};
 use serde::Serialize;
 
+use super::target;
 use crate::args::values::Targets;
 use crate::error::Failure;
 use crate::output::{Align, Printer, Table};
@@ -20,9 +21,15 @@ pub(super) struct Started {
     pub(super) only: Option<Box<Command>>,
 }
 
-/// Sends the request; for a single agent no job is made.
-pub(super) async fn send(client: &Client, target: &Targets, request: CommandRequest) -> Result<Started, Failure> {
-    if let [name] = target.names() {
+/// Sends the request to the agents that are meant now; for a single agent no job is made.
+pub(super) async fn send(
+    client: &Client,
+    printer: Printer,
+    targets: &Targets,
+    request: CommandRequest,
+) -> Result<Started, Failure> {
+    let agents = target::resolve(client, printer, targets).await?;
+    if let [name] = agents.as_slice() {
         let command = client.start(name, &request).await?;
         return Ok(Started {
             job: command.job,
@@ -30,7 +37,7 @@ pub(super) async fn send(client: &Client, target: &Targets, request: CommandRequ
             only: Some(Box::new(command)),
         });
     }
-    let answer = client.start_job(&JobRequest::new(target.names().to_vec(), request)).await?;
+    let answer = client.start_job(&JobRequest::new(agents, request)).await?;
     Ok(Started { job: answer.job, commands: answer.commands, only: None })
 }
 
