@@ -16,6 +16,7 @@ use common::wire::*;
 fn samples() -> BTreeMap<&'static str, Frame> {
     let uid = Bytes::from_static(b"0123456789abcdef");
     let frame = |seq, reply_to, body| Frame { seq, reply_to, may_ignore: false, body: Some(body) };
+    let issued = Issued { chain_pem: "chain".into(), bundle_pem: "bundle".into(), not_after_ms: 1_800_000_200_000 };
     BTreeMap::from([
         (
             "client_hello",
@@ -37,6 +38,44 @@ fn samples() -> BTreeMap<&'static str, Frame> {
                     labels: [("rack".to_owned(), "7".to_owned())].into(),
                     agent_version: "0.1.0".into(),
                     isolation: "cgroup".into(),
+                    ..Default::default()
+                }),
+            ),
+        ),
+        (
+            "client_hello_bundle",
+            frame(
+                1,
+                0,
+                Body::ClientHello(ClientHello {
+                    protocol_min: 1,
+                    protocol_max: 1,
+                    capabilities: vec!["renew".into()],
+                    agent_name: "web1".into(),
+                    cluster_id: "c-1".into(),
+                    journal_id: uid.clone(),
+                    csr: Bytes::from_static(b"\x30\x03\x02\x01\x00"),
+                    bundle_hash: Bytes::from_static(&[9; 32]),
+                    ..Default::default()
+                }),
+            ),
+        ),
+        (
+            "client_hello_join",
+            frame(
+                1,
+                0,
+                Body::ClientHello(ClientHello {
+                    protocol_min: 1,
+                    protocol_max: 1,
+                    agent_name: "web2".into(),
+                    agent_version: "0.3.0".into(),
+                    join: Some(JoinRequest {
+                        token_id: "abcdefgh".into(),
+                        secret: Bytes::from_static(b"0123456789abcdef0123456789abcdef"),
+                    }),
+                    csr: Bytes::from_static(b"\x30\x03\x02\x01\x00"),
+                    ..Default::default()
                 }),
             ),
         ),
@@ -61,8 +100,42 @@ fn samples() -> BTreeMap<&'static str, Frame> {
                     manager_addresses: vec!["m1:7051".into(), "m2:7051".into()],
                     cluster_id: "c-1".into(),
                     clock_ms: 1_800_000_000_000,
+                    ..Default::default()
                 }),
             ),
+        ),
+        (
+            "server_hello_issued",
+            frame(
+                1,
+                1,
+                Body::ServerHello(ServerHello {
+                    protocol: 1,
+                    cluster_id: "c-1".into(),
+                    clock_ms: 1_800_000_000_000,
+                    issued: Some(issued.clone()),
+                    bundle_hash: Bytes::from_static(&[9; 32]),
+                    ..Default::default()
+                }),
+            ),
+        ),
+        (
+            "renew_csr",
+            frame(
+                14,
+                0,
+                Body::Renew(Renew { what: Some(renew::What::Csr(Bytes::from_static(b"\x30\x03\x02\x01\x00"))) }),
+            ),
+        ),
+        ("renew_issued", frame(15, 14, Body::Renew(Renew { what: Some(renew::What::Issued(issued)) }))),
+        (
+            "renew_due",
+            Frame {
+                seq: 16,
+                reply_to: 0,
+                may_ignore: true,
+                body: Some(Body::Renew(Renew { what: Some(renew::What::Due(Bytes::from_static(&[9; 32]))) })),
+            },
         ),
         (
             "bye",
@@ -137,6 +210,32 @@ fn samples() -> BTreeMap<&'static str, Frame> {
                     needs: ["guards", "script", "options", "keep_strays"].map(String::from).into(),
                     grace_ms: 200,
                     has_grace: true,
+                    ..Default::default()
+                }),
+            ),
+        ),
+        (
+            "command_secrets",
+            frame(
+                4,
+                0,
+                Body::Command(Command {
+                    uid: uid.clone(),
+                    id: 44,
+                    operation: "command.run".into(),
+                    args: Bytes::from_static(br#"{"run":["deploy"]}"#),
+                    expires_ms: 1_800_000_100_000,
+                    generation: 2,
+                    attempt: 1,
+                    store_position: 102,
+                    created_ms: 1_800_000_000_000,
+                    needs: vec!["secrets".into()],
+                    // One variable: the order of several is nobody's promise.
+                    secrets: Some(Secrets {
+                        env: [("TOKEN".to_owned(), Bytes::from_static(b"hunter2"))].into(),
+                        stdin: Bytes::from_static(b"\xff\x00"),
+                        has_stdin: true,
+                    }),
                     ..Default::default()
                 }),
             ),

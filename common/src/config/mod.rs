@@ -9,5 +9,5 @@ mod size;
 
 pub use duration::{DurationError, HumanDuration, parse_duration};
 pub use load::{ConfigError, load, parse};
-pub use secret::Secret;
+pub use secret::{Secret, SecretBytes};
 pub use size::{Size, SizeError};
