@@ -25,8 +25,10 @@ pub struct NewCommand {
     pub uid: Uid,
     /// Manager time, Unix milliseconds.
     pub accepted_ms: u64,
-    /// The `Command` message as received.
+    /// The `Command` message as received, but for the values of its secrets.
     pub raw: Bytes,
+    /// Those, sealed; empty: it has none.
+    pub sealed: Bytes,
     /// For operations without a process: the end that becomes durable together with the acceptance.
     pub end: Option<End>,
 }
@@ -126,7 +128,7 @@ fn fill(dir: &Path, command: &NewCommand) -> Result<(), FileError> {
     }
     let path = dir.join(record::FILE);
     let mut file = durable::create_new(&path).context("make", &path)?;
-    let content = record::initial(command.accepted_ms, &command.raw, command.end.as_ref());
+    let content = record::initial(command.accepted_ms, &command.raw, &command.sealed, command.end.as_ref());
     file.write_all(&content).context("write", &path)?;
     file.sync_all().context("sync", &path)?;
     durable::sync_folder(dir).context("sync", dir)
@@ -168,7 +170,7 @@ mod tests {
     fn command(uid: Uid) -> NewCommand {
         let message =
             wire::Command { uid: uid.to_wire(), id: 7, operation: "command.run".into(), ..Default::default() };
-        NewCommand { uid, accepted_ms: 5, raw: message.encode_to_vec().into(), end: None }
+        NewCommand { uid, accepted_ms: 5, raw: message.encode_to_vec().into(), sealed: Bytes::new(), end: None }
     }
 
     #[test]

@@ -8,8 +8,10 @@
 //!             commands/    one directory per command
 //!             tombstones/  what is known of commands that are gone
 //!             kept/        directories of delivered commands, for a look on the host
+//!             identity/    renewed certificates, in two slots (see `crate::identity`)
 //!             quarantine/  directories whose record could not be understood
 //!             reserve      disk kept back for results
+//!             seal.key     what secrets of commands are sealed with
 //!             about        what the agent that runs, or ran last, says of itself
 //! ```
 
@@ -26,6 +28,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::file_error::{Context, FileError, is_full};
 use super::record;
+use super::seals::Seals;
 
 /// How often and how long apart the lock is tried: a child between fork and exec may hold it for a moment.
 const LOCK_TRIES: u32 = 20;
@@ -76,6 +79,7 @@ pub struct StateDir {
     path: PathBuf,
     journal: Uid,
     notify: File,
+    seals: Seals,
     /// Lets the sync of `commands/` fail, as a disk with errors does.
     #[cfg(test)]
     broken: std::sync::atomic::AtomicBool,
@@ -100,11 +104,13 @@ impl StateDir {
         sweep(&path.join("staging"))?;
         let journal = journal(&path.join("journal"))?;
         let notify = open_notify(&path.join("notify"))?;
+        let seals = Seals::open(&path);
         durable::sync_folder(&path).context("sync", &path)?;
         Ok(Self {
             path,
             journal,
             notify,
+            seals,
             #[cfg(test)]
             broken: Default::default(),
             _lock: lock,
@@ -121,6 +127,12 @@ impl StateDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What secrets of commands are sealed with.
+    #[must_use]
+    pub fn seals(&self) -> &Seals {
+        &self.seals
     }
 
     /// Where one command lives.

@@ -3,6 +3,8 @@
 //! ```text
 //! "PAPREC1\n"
 //! SPEC   u32 LE length | u8 kind | first 8 bytes of BLAKE3(kind || payload) | payload
+//!        of another kind where the command has secrets: they stand behind the rest, sealed, and an agent of an older
+//!        release that finds it does not run the command without them
 //! START  …
 //! END    …
 //! zeros  room that was written with SPEC: START and END overwrite it, so that they need no new blocks on a full disk
@@ -42,6 +44,8 @@ const BLOCK: usize = 4096;
 const MAX_PAYLOAD: usize = 2 * 1024 * 1024;
 /// The manager's time in front of the command in SPEC.
 const SPEC_HEAD: usize = 8;
+/// The length of the command behind it, where something sealed follows.
+const SEALED_HEAD: usize = 4;
 
 /// The file in a command's directory.
 pub const FILE: &str = "record";
@@ -52,6 +56,8 @@ enum Kind {
     Spec = 1,
     Start = 2,
     End = 3,
+    /// In the place of SPEC, for a command with secrets.
+    SealedSpec = 4,
 }
 
 /// What the manager sent.
@@ -61,8 +67,10 @@ pub struct Spec {
     pub accepted_ms: u64,
     /// The command.
     pub command: wire::Command,
-    /// The same as received.
+    /// The same as received, but for the values of its secrets.
     pub raw: Bytes,
+    /// Those, sealed; empty: it has none.
+    pub sealed: Bytes,
 }
 
 /// What was about to be started: durable before the process may run.
@@ -146,17 +154,24 @@ pub fn salvage(dir: &Path) -> Option<Spec> {
     let content = fs::read(dir.join(FILE)).ok()?;
     match framed(content.get(MAGIC.len()..)?) {
         Framed::Record(Kind::Spec, payload) => spec(payload).ok(),
+        Framed::Record(Kind::SealedSpec, payload) => sealed_spec(payload).ok(),
         _ => None,
     }
 }
 
 /// The content of a new record: SPEC, END too when the command ends with its acceptance, and room.
-pub(crate) fn initial(accepted_ms: u64, command: &[u8], end: Option<&End>) -> Vec<u8> {
-    let mut payload = Vec::with_capacity(SPEC_HEAD + command.len());
+pub(crate) fn initial(accepted_ms: u64, command: &[u8], sealed: &[u8], end: Option<&End>) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(SPEC_HEAD + SEALED_HEAD + command.len() + sealed.len());
     payload.put_u64_le(accepted_ms);
+    let kind = if sealed.is_empty() { Kind::Spec } else { Kind::SealedSpec };
+    if kind == Kind::SealedSpec {
+        // As for the frame: a command is at most one frame of the link.
+        payload.put_u32_le(u32::try_from(command.len()).unwrap_or(u32::MAX));
+    }
     payload.put_slice(command);
+    payload.put_slice(sealed);
     let mut content = MAGIC.to_vec();
-    frame(Kind::Spec, &payload, &mut content);
+    frame(kind, &payload, &mut content);
     if let Some(end) = end {
         frame(Kind::End, &json(end), &mut content);
     } else {
@@ -315,6 +330,9 @@ fn parse(content: &[u8]) -> Result<Parsed, (usize, &'static str)> {
             Framed::Record(kind, payload) => {
                 match kind {
                     Kind::Spec if found.is_none() => found = Some(spec(payload).map_err(|what| (at, what))?),
+                    Kind::SealedSpec if found.is_none() => {
+                        found = Some(sealed_spec(payload).map_err(|what| (at, what))?);
+                    }
                     Kind::Start if found.is_some() && start.is_none() && end.is_none() => {
                         start = Some(serde_json::from_slice(payload).map_err(|_| (at, "START is not readable"))?);
                     }
@@ -335,7 +353,21 @@ fn parse(content: &[u8]) -> Result<Parsed, (usize, &'static str)> {
 fn spec(payload: &[u8]) -> Result<Spec, &'static str> {
     let (time, raw) = payload.split_first_chunk::<SPEC_HEAD>().ok_or("SPEC is too short")?;
     let command = wire::Command::decode(raw).map_err(|_| "SPEC holds no command")?;
-    Ok(Spec { accepted_ms: u64::from_le_bytes(*time), command, raw: Bytes::copy_from_slice(raw) })
+    let raw = Bytes::copy_from_slice(raw);
+    Ok(Spec { accepted_ms: u64::from_le_bytes(*time), command, raw, sealed: Bytes::new() })
+}
+
+fn sealed_spec(payload: &[u8]) -> Result<Spec, &'static str> {
+    const SHORT: &str = "SPEC is too short";
+    let (time, rest) = payload.split_first_chunk::<SPEC_HEAD>().ok_or(SHORT)?;
+    let (length, rest) = rest.split_first_chunk::<SEALED_HEAD>().ok_or(SHORT)?;
+    let (raw, sealed) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(SHORT)?;
+    if sealed.is_empty() {
+        return Err(SHORT);
+    }
+    let command = wire::Command::decode(raw).map_err(|_| "SPEC holds no command")?;
+    let (raw, sealed) = (Bytes::copy_from_slice(raw), Bytes::copy_from_slice(sealed));
+    Ok(Spec { accepted_ms: u64::from_le_bytes(*time), command, raw, sealed })
 }
 
 fn framed(bytes: &[u8]) -> Framed<'_> {
@@ -354,6 +386,7 @@ fn whole(bytes: &[u8]) -> Option<(Kind, &[u8])> {
         1 => Kind::Spec,
         2 => Kind::Start,
         3 => Kind::End,
+        4 => Kind::SealedSpec,
         _ => return None,
     };
     if !(1..=MAX_PAYLOAD).contains(&length) {

@@ -16,7 +16,7 @@ fn command() -> Vec<u8> {
 
 fn fresh() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join(FILE), initial(11, &command(), None)).unwrap();
+    fs::write(dir.path().join(FILE), initial(11, &command(), b"", None)).unwrap();
     dir
 }
 
@@ -140,7 +140,7 @@ fn output_proves_that_a_start_was_there() {
 #[test]
 fn records_in_a_wrong_order_are_damage() {
     let dir = tempfile::tempdir().unwrap();
-    let mut twice = initial(1, &command(), Some(&end()));
+    let mut twice = initial(1, &command(), b"", Some(&end()));
     frame(Kind::Start, &json(&start()), &mut twice);
     fs::write(dir.path().join(FILE), &twice).unwrap();
     assert!(matches!(read(dir.path()), Err(RecordError::Corrupt { .. })));

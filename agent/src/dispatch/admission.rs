@@ -68,21 +68,33 @@ fn unmet(needs: &[String]) -> Option<Refused> {
 /// and its refusal is an end like any other.
 fn unusable(command: &Command) -> Option<Refused> {
     let invalid = |text: &str| Some(Refused::new("invalid", text));
-    if command.env.len() > limits::MAX_ENV {
+    let secrets = command.secrets.as_ref();
+    let plain = command.env.iter().map(|var| (&var.name, &var.value));
+    let secret = secrets.map(|secrets| secrets.env.iter());
+    let env = || plain.clone().chain(secret.clone().into_iter().flatten());
+    if env().count() > limits::MAX_ENV {
         return invalid("env: too many variables");
     }
-    let bytes: usize = command.env.iter().map(|var| var.name.len() + var.value.len()).sum();
+    let bytes: usize = env().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > limits::MAX_ENV_BYTES {
         return invalid("env: too large");
     }
-    if command.env.iter().any(|var| var.name.is_empty() || var.name.contains(['=', '\0']) || var.value.contains(&0)) {
+    if env().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains(&0)) {
         return invalid("env: a name is empty or holds `=` or NUL, or a value holds NUL");
     }
     if !command.cwd.is_empty() && !command.cwd.starts_with('/') || command.cwd.contains('\0') {
         return invalid("cwd: the path must be absolute");
     }
-    if command.stdin.len() > limits::MAX_STDIN_BYTES {
+    if command.stdin.len() > limits::MAX_STDIN_BYTES
+        || secrets.is_some_and(|secrets| secrets.stdin.len() > limits::MAX_STDIN_BYTES)
+    {
         return invalid("stdin: too large");
+    }
+    if command.has_stdin && secrets.is_some_and(|secrets| secrets.has_stdin) {
+        return invalid("stdin: given twice, once as a secret");
+    }
+    if secrets.is_some_and(|secrets| command.env.iter().any(|var| secrets.env.contains_key(&var.name))) {
+        return invalid("env: a variable is given twice, once as a secret");
     }
     if command.user.contains('\0') {
         return invalid("user: the name holds a NUL");
@@ -112,7 +124,7 @@ pub(super) fn uid(bytes: &[u8]) -> Result<Uid, IdError> {
 
 #[cfg(test)]
 mod tests {
-    use common::wire::EnvVar;
+    use common::wire::{EnvVar, Secrets};
 
     use super::*;
 
@@ -171,6 +183,50 @@ mod tests {
         assert_eq!(refusal(|command| command.env = vec![var("A", b""); limits::MAX_ENV]), None);
         assert_eq!(refusal(|command| command.env = vec![var("A", b""); limits::MAX_ENV + 1]), Some("invalid"));
         assert_eq!(refusal(|command| command.stdin = vec![0; limits::MAX_STDIN_BYTES + 1].into()), Some("invalid"));
+    }
+
+    /// Protocol R-SECRET-1.
+    #[test]
+    fn secrets_are_judged_like_what_is_none_and_nothing_is_given_twice() {
+        let secret = |name: &str, value: &[u8]| Secrets {
+            env: [(name.to_owned(), value.to_vec().into())].into(),
+            ..Secrets::default()
+        };
+        let input = |length: usize| Secrets { stdin: vec![0; length].into(), has_stdin: true, ..Secrets::default() };
+        let var = |name: &str| EnvVar { name: name.into(), value: Vec::new().into() };
+        let check = |secrets: Secrets| refusal(|command| command.secrets = Some(secrets));
+        assert_eq!(check(secret("A", b"x")), None);
+        assert_eq!(check(secret("", b"x")), Some("invalid"));
+        assert_eq!(check(secret("A=B", b"x")), Some("invalid"));
+        assert_eq!(check(secret("A", b"\0")), Some("invalid"));
+        assert_eq!(check(secret("A", &vec![b'x'; limits::MAX_ENV_BYTES - 1])), None);
+        assert_eq!(check(secret("A", &vec![b'x'; limits::MAX_ENV_BYTES])), Some("invalid"));
+        assert_eq!(check(input(limits::MAX_STDIN_BYTES)), None);
+        assert_eq!(check(input(limits::MAX_STDIN_BYTES + 1)), Some("invalid"));
+        let both = |change: fn(&mut Command)| {
+            refusal(|command| {
+                command.secrets = Some(Secrets { has_stdin: true, ..secret("A", b"x") });
+                command.env = vec![EnvVar { name: "B".into(), value: Vec::new().into() }];
+                change(command);
+            })
+        };
+        assert_eq!(both(|_| {}), None);
+        assert_eq!(both(|command| command.has_stdin = true), Some("invalid"));
+        assert_eq!(
+            refusal(|command| {
+                command.secrets = Some(secret("A", b"x"));
+                command.env = vec![var("A")];
+            }),
+            Some("invalid")
+        );
+        assert_eq!(
+            refusal(|command| {
+                command.secrets = Some(secret("A", b"x"));
+                command.env = vec![var("B"); limits::MAX_ENV];
+            }),
+            Some("invalid"),
+            "they count together"
+        );
     }
 
     #[test]

@@ -9,7 +9,6 @@ use common::wire::command_ack::Answer;
 use common::wire::frame::Body;
 use common::wire::nak::Code;
 use common::wire::{Ack, Command, CommandAck, CommandCancel, CommandPhase, CommandProgress, OutputCredit, ResultAck};
-use prost::Message;
 use tracing::{debug, warn};
 
 use super::admission::{self, Situation, Verdict};
@@ -17,10 +16,11 @@ use super::dispatcher::Dispatcher;
 use super::jobs::{self, Intake};
 use super::table::{Cancel, Entry, Said, Started, Step};
 use crate::clock::boot_ms;
+use crate::commands::seals::Kept;
 use crate::commands::tombstones::Origin;
 use crate::limits::{INTAKE_BYTES, MAX_INTAKE, SMALL_PING};
 use crate::link::Incoming;
-use crate::operation::Operation;
+use crate::operation::{Operation, Refused};
 
 /// When it makes sense to offer a command again that could not be taken now (protocol R-CMD-10).
 const BUSY_MS: u64 = 1_000;
@@ -70,31 +70,34 @@ impl Dispatcher {
         let operation = match admission::judge(&command, situation) {
             Verdict::Take(operation) => Some(operation),
             Verdict::Expired => None,
-            Verdict::Refuse(refused) => {
-                debug!(task.id = %uid, code = refused.code, "A command was refused");
-                let mut text = refused.text;
-                common::handshake::truncate(&mut text, common::limits::MAX_TEXT_BYTES);
-                let refusal = CommandAck { code: refused.code.to_owned(), text, ..ack(uid, Answer::Refused) };
-                return self.answer(seq, uid, refusal);
-            }
+            Verdict::Refuse(refused) => return self.refuse(seq, uid, refused),
         };
-        let taken = Intake {
-            uid,
-            id: command.id,
-            expires_ms: command.expires_ms,
-            origin: Origin::from(&command),
-            raw: command.encode_to_vec().into(),
-            operation,
+        // From here on only the shim sees what is secret.
+        let (id, generation, expires_ms) = (command.id, command.generation, command.expires_ms);
+        let origin = Origin::from(&command);
+        let Kept { raw, sealed } = match self.home.state.seals().keep(command) {
+            Ok(kept) => kept,
+            Err(error) => return self.refuse(seq, uid, Refused::new("no_secrets_key", error.to_string())),
         };
+        let taken = Intake { uid, id, expires_ms, origin, raw, sealed, operation };
         if !fits(self.work.intake_bytes, taken.weight(), operation) {
             let later = self.later(uid);
             return self.answer(seq, uid, later);
         }
         self.work.intake_bytes += taken.weight();
-        let mut entry = Entry::new(command.id, command.generation, command.expires_ms, Step::Accepting);
+        let mut entry = Entry::new(id, generation, expires_ms, Step::Accepting);
         entry.waiting_acks.push(seq);
         self.table.insert(uid, entry);
         self.work.intake.push(taken);
+    }
+
+    /// Never.
+    fn refuse(&mut self, seq: u64, uid: Uid, refused: Refused) {
+        debug!(task.id = %uid, code = refused.code, "A command was refused");
+        let mut text = refused.text;
+        common::handshake::truncate(&mut text, common::limits::MAX_TEXT_BYTES);
+        let refusal = CommandAck { code: refused.code.to_owned(), text, ..ack(uid, Answer::Refused) };
+        self.answer(seq, uid, refusal);
     }
 
     /// Not now; soon, maybe.

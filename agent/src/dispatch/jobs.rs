@@ -63,6 +63,8 @@ pub(super) struct Intake {
     pub(super) expires_ms: u64,
     pub(super) origin: Origin,
     pub(super) raw: Bytes,
+    /// What of it is secret.
+    pub(super) sealed: Bytes,
     /// `None`: its validity has passed.
     pub(super) operation: Option<Operation>,
 }
@@ -70,7 +72,7 @@ pub(super) struct Intake {
 impl Intake {
     /// Bytes of memory that it holds.
     pub(super) fn weight(&self) -> usize {
-        self.raw.len()
+        self.raw.len() + self.sealed.len()
     }
 }
 
@@ -258,6 +260,7 @@ fn accept(home: &Home, now_ms: u64, wall: u64, fresh: Vec<(Intake, Operation)>, 
             uid: item.uid,
             accepted_ms: now_ms,
             raw: item.raw.clone(),
+            sealed: item.sealed.clone(),
             end: (*operation == Operation::Ping).then(|| End {
                 started_ms: wall,
                 value: ping_answer(home.agent.as_str()),

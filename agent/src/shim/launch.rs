@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use common::cores;
 use common::id::Uid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
@@ -22,6 +23,10 @@ const PLACE_VARIABLE: &str = "PAPRIKA_SHIM_PLACE";
 const JOIN_VARIABLE: &str = "PAPRIKA_SHIM_JOIN";
 /// Until when the command may be started, in milliseconds of the clock that begins with the boot.
 const UNTIL_VARIABLE: &str = "PAPRIKA_SHIM_UNTIL";
+/// The soft limit of memory dumps that the command begins with: the agent itself leaves none, and what it starts inherits
+/// that. `unlimited`, or bytes.
+const CORE_VARIABLE: &str = "PAPRIKA_SHIM_CORE";
+const UNLIMITED: &str = "unlimited";
 /// The agent's name, for the command's environment.
 pub(super) const AGENT_VARIABLE: &str = "PAPRIKA_AGENT";
 /// Handed on to shims where tests set them.
@@ -76,6 +81,8 @@ impl ShimCommand {
         }
         let mut env = vec![text(format!("{AGENT_VARIABLE}={}", self.agent).as_bytes())?];
         env.push(text(format!("{UNTIL_VARIABLE}={until_boot_ms}").as_bytes())?);
+        let core = cores::before().map_or_else(|| UNLIMITED.to_owned(), |bytes| bytes.to_string());
+        env.push(text(format!("{CORE_VARIABLE}={core}").as_bytes())?);
         if cfg!(debug_assertions) {
             for name in TEST_VARIABLES {
                 if let Some(value) = std::env::var_os(name) {
@@ -154,6 +161,14 @@ pub(super) fn place_from_env() -> Option<Place> {
 /// Tells whether this shim has to move itself into its leaf.
 pub(super) fn has_to_join() -> bool {
     std::env::var_os(JOIN_VARIABLE).is_some()
+}
+
+/// The soft limit of memory dumps for the command; agents before version 0.3 do not say it, and have it themselves.
+pub(super) fn core_from_env() -> Option<libc::rlim_t> {
+    match std::env::var(CORE_VARIABLE).ok()?.as_str() {
+        UNLIMITED => Some(libc::RLIM_INFINITY),
+        bytes => bytes.parse().ok(),
+    }
 }
 
 /// Until when the command may be started; agents before version 0.2 do not say so.

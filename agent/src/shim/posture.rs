@@ -2,7 +2,8 @@
 //! or its starter's by accident.
 //!
 //! The limits of the kernel (`ulimit`) stay as the agent has them, because an administrator sets them on its unit for
-//! everything it runs; one is made explicit, see [`OPEN_FILES`].
+//! everything it runs; one is made explicit, see [`OPEN_FILES`], and that of memory dumps is given back, which the agent
+//! took from itself.
 
 use common::limits;
 use common::wire::Command;
@@ -23,6 +24,8 @@ pub(super) struct Posture {
     pub(super) oom_score: String,
     /// It was asked for: then a refusal of the kernel is one of the start.
     pub(super) oom_score_wanted: bool,
+    /// Soft limit of memory dumps; none: as the shim has it.
+    pub(super) core: Option<libc::rlim_t>,
 }
 
 impl Posture {
@@ -35,6 +38,7 @@ impl Posture {
             nice: command.nice.clamp(*limits::NICE.start(), *limits::NICE.end()),
             oom_score: oom_score.to_string(),
             oom_score_wanted: oom_score != 0,
+            core: None,
         }
     }
 }

@@ -35,10 +35,10 @@ impl Streams {
             return Ok(Self { stdin: copy()?, stdout: copy()?, stderr: copy()?, script: None });
         }
         let account = program.setting.account.as_ref();
-        let stdin = if command.has_stdin {
-            script::input(&command.stdin, account).at("make the input")?
-        } else {
-            File::open("/dev/null").at("open /dev/null")?.into()
+        let secret = command.secrets.as_ref().filter(|secrets| secrets.has_stdin).map(|secrets| &secrets.stdin);
+        let stdin = match secret.or(command.has_stdin.then_some(&command.stdin)) {
+            Some(content) => script::input(content, account).at("make the input")?,
+            None => File::open("/dev/null").at("open /dev/null")?.into(),
         };
         let script = program.script.as_ref().map(|content| script::sealed(content, account));
         let script = script.transpose().at("make the file of the script")?;

@@ -129,10 +129,21 @@ pub(super) fn program(command: &Command, agent: &str) -> Result<Program, Program
     let (account, switch) = account(&command.user, ours)?;
     let env = environment(command, agent, &account)?;
     let cwd = if command.cwd.is_empty() { "/" } else { &command.cwd };
-    let guards = guards.into_iter().map(|guard| guard.prepare(&env)).collect::<Result<_, _>>()?;
+    let mut guards = guards.into_iter().map(|guard| guard.prepare(&env)).collect::<Result<Vec<_>, _>>()?;
+    let mut main = Words::new(&words, &env)?;
+    if command.secrets.as_ref().is_some_and(|secrets| secrets.env.contains_key("PATH")) {
+        // Errors say where a program was looked for.
+        let words = guards.iter_mut().filter_map(|guard| match &mut guard.question {
+            Question::Words(words) => Some(words),
+            Question::Path(_) => None,
+        });
+        for words in words.chain([&mut main]) {
+            words.path = words.path.as_ref().map(|_| "a PATH that is secret".to_owned());
+        }
+    }
     Ok(Program {
         guards,
-        main: Words::new(&words, &env)?,
+        main,
         script,
         setting: Setting {
             env: env.into_iter().map(|(_, whole)| whole).collect(),
@@ -296,10 +307,12 @@ fn environment(command: &Command, agent: &str, account: &Account) -> Result<Vec<
         ("PAPRIKA_AGENT", agent.to_owned()),
     ];
     let mut env: Vec<(String, CString)> = Vec::with_capacity(ours.len() + command.env.len());
+    let secrets = command.secrets.iter().flat_map(|secrets| &secrets.env);
     let all = ours
         .iter()
         .map(|(name, value)| (*name, value.as_bytes()))
-        .chain(command.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_ref())));
+        .chain(command.env.iter().map(|variable| (variable.name.as_str(), variable.value.as_ref())))
+        .chain(secrets.map(|(name, value)| (name.as_str(), value.as_ref())));
     for (name, value) in all {
         if name.is_empty() || name.contains('=') {
             return Err(ProgramError::Variable(common::escape::text(name)));
@@ -417,6 +430,23 @@ mod tests {
         assert_eq!(kinds, ["creates", "removes", "unless", "only_if"]);
         let Question::Words(line) = &found.guards[3].question else { panic!("a path") };
         assert_eq!(line.argv, [c"/bin/sh".to_owned(), c"-c".to_owned(), c"a && b".to_owned()]);
+    }
+
+    #[test]
+    fn secret_variables_reach_the_environment_and_no_error() {
+        let mut with = command(r#"{"run":["x"],"unless":["y"]}"#);
+        let env = [("PATH".to_owned(), "/hunter2".into()), ("K".to_owned(), "v".into())].into();
+        with.secrets = Some(common::wire::Secrets { env, ..Default::default() });
+        let program = program(&with, "web1").unwrap();
+        assert!(program.setting.env.contains(&c"K=v".to_owned()) && program.setting.env.contains(&c"PATH=/hunter2".to_owned()));
+        assert_eq!(program.main.candidates, [c"/hunter2/x".to_owned()]);
+        let Question::Words(guard) = &program.guards[0].question else { panic!("a path") };
+        for shown in [&program.main.path, &guard.path] {
+            assert_eq!(shown.as_deref(), Some("a PATH that is secret"));
+        }
+        let env = [("A=B".to_owned(), "hunter2".into())].into();
+        with.secrets = Some(common::wire::Secrets { env, ..Default::default() });
+        assert!(!super::program(&with, "").unwrap_err().to_string().contains("hunter2"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::model::{Outcome, StreamName};
 use common::wire::Command;
-use common::{clock, crash};
+use common::{clock, cores, crash};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::OFlags;
@@ -29,7 +29,7 @@ use super::verdict::{self, Course, Span};
 use super::watch::{Manners, Role, Tap, Watch};
 use crate::clock::boot_ms;
 use crate::commands::accept::WAKE;
-use crate::commands::{End, RecordError, RecordLock, Start, is_shortage, layout, request};
+use crate::commands::{End, RecordError, RecordLock, Start, is_shortage, layout, request, seals};
 use crate::limits::{SHIM_AGAIN, SHIM_AGAIN_FOR};
 
 /// What is written when something of the shim itself failed; for people.
@@ -97,12 +97,29 @@ fn shim(dir: &Path) -> Result<(), ShimError> {
         return Ok(());
     }
     let wake = layout::open_fifo(&dir.join(WAKE), OFlags::RDWR).at("open the FIFO wake")?;
-    let command = lock.history().spec.command.clone();
+    let mut command = lock.history().spec.command.clone();
+    // From here on a dump of this process, or of the command's own, would show them.
+    let lost = match seals::give(dir, &lock.history().spec) {
+        Ok(None) => None,
+        Ok(opened) => {
+            cores::forbid();
+            command.secrets = opened;
+            None
+        }
+        Err(error) => Some(error),
+    };
     let mut notifier = Notifier::new(dir, &command);
-    let over = match cancelled(dir) {
-        Some(end) => Over::without_process(end),
-        None => match program::program(&command, &std::env::var(AGENT_VARIABLE).unwrap_or_default()) {
-            Ok(program) => {
+    let over = match (cancelled(dir), lost) {
+        (Some(end), _) => Over::without_process(end),
+        (None, Some(error)) => {
+            let end = End::without_process(Outcome::Refused, clock::unix_ms());
+            Over::without_process(end.because("secrets_lost", error.to_string()))
+        }
+        (None, None) => match program::program(&command, &std::env::var(AGENT_VARIABLE).unwrap_or_default()) {
+            Ok(mut program) => {
+                if command.secrets.is_none() {
+                    program.setting.posture.core = launch::core_from_env();
+                }
                 // Of an agent that does not say so only an upper bound is known: all of the validity at its acceptance.
                 let accepted_ms = lock.history().spec.accepted_ms;
                 let bound = || boot_ms().saturating_add(command.expires_ms.saturating_sub(accepted_ms));

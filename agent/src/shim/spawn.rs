@@ -442,6 +442,13 @@ unsafe fn take_posture(posture: &Posture, tell: RawFd) {
             files.rlim_cur = OPEN_FILES.min(files.rlim_max);
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const files);
         }
+        if let Some(core) = posture.core {
+            let mut dump: libc::rlimit = std::mem::zeroed();
+            if libc::getrlimit(libc::RLIMIT_CORE, &raw mut dump) == 0 {
+                dump.rlim_cur = core.min(dump.rlim_max);
+                libc::setrlimit(libc::RLIMIT_CORE, &raw const dump);
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use agent::commands::accept::{NewCommand, accept_many};
 use agent::commands::recover::{Recovered, recover};
 use agent::commands::request::{self, CancelRequest, PauseRequest};
+use agent::commands::seals::Kept;
 use agent::commands::segment::{Piece, StreamReader};
 use agent::commands::status::{self, ShimPhase};
 use agent::commands::{End, History, StateDir, record};
@@ -16,7 +17,6 @@ use agent::shim::{Base, ShimCommand, ShimProcess, cgroup, process};
 use common::id::Uid;
 use common::model::StreamName;
 use common::wire;
-use prost::Message;
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine; a test that needs it all has failed.
@@ -65,7 +65,8 @@ impl House {
     pub(crate) fn accept(&self, command: wire::Command) -> Uid {
         let uid = Uid::random();
         let command = wire::Command { uid: uid.to_wire(), id: 1, expires_ms: EXPIRES, ..command };
-        let new = NewCommand { uid, accepted_ms: 1, raw: command.encode_to_vec().into(), end: None };
+        let Kept { raw, sealed } = self.state.seals().keep(command).unwrap();
+        let new = NewCommand { uid, accepted_ms: 1, raw, sealed, end: None };
         accept_many(&self.state, &[new]).pop().unwrap().unwrap();
         uid
     }

@@ -16,6 +16,7 @@ mod posture;
 mod recycled;
 mod rungs;
 mod scripts;
+mod secrets;
 mod short;
 mod stop;
 mod storm;

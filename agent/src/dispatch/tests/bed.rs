@@ -113,6 +113,7 @@ impl Bed {
                 manager_addresses: vec!["other:7051".to_owned()],
                 cluster: "c1".parse().unwrap(),
                 clock_ms: NOW,
+                bundle_hash: None,
             });
             let Body::ServerHello(mut said) = said else { return };
             said.limits.as_mut().unwrap().stream_credit = credit;
@@ -231,6 +232,7 @@ pub(super) fn hello() -> HelloParams {
         agent_version: "0".into(),
         isolation: "best_effort".into(),
         capabilities: Vec::new(),
+        bundle_hash: None,
     }
 }
 
@@ -267,7 +269,7 @@ pub(super) fn put(state: &StateDir, command: &Command) -> Uid {
 /// The same at another manager time.
 pub(super) fn put_at(state: &StateDir, command: &Command, accepted_ms: u64) -> Uid {
     let uid = Uid::from_wire(&command.uid).unwrap();
-    let new = NewCommand { uid, accepted_ms, raw: command.encode_to_vec().into(), end: None };
+    let new = NewCommand { uid, accepted_ms, raw: command.encode_to_vec().into(), sealed: bytes::Bytes::new(), end: None };
     assert!(accept_many(state, &[new]).iter().all(Result::is_ok));
     uid
 }

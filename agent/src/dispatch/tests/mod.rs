@@ -12,4 +12,5 @@ mod keeping;
 mod past;
 mod pausing;
 mod room;
+mod secrets;
 mod waiting;
