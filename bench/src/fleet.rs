@@ -221,6 +221,7 @@ impl Emulated {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             isolation: "none".into(),
             capabilities: Vec::new(),
+            bundle_hash: None,
         }
     }
 }

@@ -251,11 +251,29 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(100_000))]
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in "(paprikajoin_)?[a-z0-9_:,\\PC]{0,120}") {
+        fn no_text_makes_the_reader_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..160),
+            begun in any::<bool>(),
+        ) {
+            let rest = String::from_utf8_lossy(&bytes);
+            let text = if begun { format!("{PREFIX}{rest}") } else { rest.into_owned() };
             if let Ok(token) = text.parse::<JoinToken>() {
                 prop_assert_eq!(token.expose().parse::<JoinToken>(), Ok(token));
             }
             prop_assert!(text.parse::<Pin>().is_err() || text.len() >= 64);
+        }
+
+        #[test]
+        fn no_damage_of_a_token_makes_the_reader_panic(at in any::<proptest::sample::Index>(), byte in 0_u8..128) {
+            let mut line = token().map(|token| token.expose()).unwrap_or_default().into_bytes();
+            let at = at.index(line.len());
+            if let Some(place) = line.get_mut(at) {
+                *place = byte;
+            }
+            let line = String::from_utf8_lossy(&line);
+            if let Ok(token) = line.parse::<JoinToken>() {
+                prop_assert_eq!(token.expose().parse::<JoinToken>(), Ok(token));
+            }
         }
     }
 }

@@ -156,9 +156,15 @@ mod tests {
     #[test]
     fn the_whole_table_of_frames_stands_as_written() {
         let mut table = String::new();
-        for body in one_of_each() {
-            let frame = Frame { body: Some(body.clone()), ..Frame::default() };
-            table.push_str(&format!("{:<16}", name(&body)));
+        let renew = |what| Body::Renew(Renew { what: Some(what) });
+        let forms = [
+            ("Renew/csr", renew(What::Csr(Default::default()))),
+            ("Renew/issued", renew(What::Issued(Default::default()))),
+            ("Renew/due", renew(What::Due(Default::default()))),
+        ];
+        for (name, body) in one_of_each().into_iter().map(|body| (name(&body), body)).chain(forms) {
+            let frame = Frame { body: Some(body), ..Frame::default() };
+            table.push_str(&format!("{name:<16}"));
             for sender in [Side::Agent, Side::Manager] {
                 for stage in [Stage::Hello, Stage::Open] {
                     let mark = match judge(sender, stage, &frame) {

@@ -128,7 +128,7 @@ fn read_join(hello: &ClientHello) -> Result<JoinHello, Refusal> {
     let version = choose(hello)?;
     check_bounds(hello)?;
     let csr = request(hello)?.ok_or_else(|| violation("a join needs a certificate request"))?;
-    // A damaged token and an unknown one are told apart by nobody but the manager's log.
+    // A damaged token and an unknown one sound alike to the peer (protocol R-JOIN-3).
     let secret = std::str::from_utf8(&join.secret).ok().filter(|secret| is_secret(secret));
     let (true, Some(secret)) = (is_id(&join.token_id), secret) else {
         return Err(refused("the join token is not valid"));

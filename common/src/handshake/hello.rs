@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::bundle::{hash_bytes, optional_hash};
 use super::refusal::Refusal;
-use super::{hash_bytes, optional_hash};
 use crate::id::{Generation, Incarnation, Name, StorePosition, Uid};
 use crate::limits;
 use crate::tls::AgentPeer;

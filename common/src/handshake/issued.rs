@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::bundle::{hash_bytes, optional_hash};
 use super::refusal::truncate;
 use super::welcome::{WelcomeError, refused};
-use super::{hash_bytes, optional_hash};
 use crate::id::Name;
 use crate::limits;
 use crate::session::{Judgement, Side, Stage, judge};

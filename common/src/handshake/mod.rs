@@ -11,6 +11,7 @@
 //! ```
 //! The certificate decides which of the three a peer may say; the hello is compared with it, never believed.
 
+mod bundle;
 mod first;
 mod hello;
 mod issued;
@@ -22,19 +23,6 @@ pub use hello::{Hello, HelloParams, hello};
 pub use issued::{IssuedAnswer, IssuedParams, IssuedText, Renewal, issued, read_issued, read_renew};
 pub use refusal::{Refusal, truncate};
 pub use welcome::{Welcome, WelcomeError, WelcomeParams, read_welcome, refused, welcome};
-
-/// A hash that may be told or not: none when it is empty, an error when it has another length.
-fn optional_hash(bytes: &[u8]) -> Result<Option<[u8; crate::limits::HASH_BYTES]>, &'static str> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    bytes.try_into().map(Some).map_err(|_| "the hash of the bundle has not 32 bytes")
-}
-
-/// The wire form of such a hash.
-fn hash_bytes(hash: Option<[u8; crate::limits::HASH_BYTES]>) -> bytes::Bytes {
-    hash.map_or_else(bytes::Bytes::new, |hash| bytes::Bytes::copy_from_slice(&hash))
-}
 
 #[cfg(test)]
 mod tests;

@@ -206,8 +206,7 @@ fn the_heartbeat_is_clamped_at_both_ends() -> Result<(), IdError> {
 
 fn join(secret: &str, csr: &[u8]) -> Result<ClientHello, IdError> {
     let (name, secret) = ("web9".parse()?, Secret::new(secret.to_owned()));
-    let params =
-        JoinParams { name: &name, token_id: "abcdefgh", secret: &secret, csr, agent_version: "0.3.0" };
+    let params = JoinParams { name: &name, token_id: "abcdefgh", secret: &secret, csr, agent_version: "0.3.0" };
     match join_hello(&params) {
         Body::ClientHello(hello) => Ok(hello),
         other => panic!("not a hello: {other:?}"),
@@ -260,7 +259,9 @@ fn every_damage_of_a_join_has_its_own_refusal() -> Result<(), IdError> {
         assert_eq!(refused.err(), Some((Code::AuthFailed, invalid.to_owned())));
     }
     for length in [32, 128] {
-        assert!(joined(|hello| hello.join.iter_mut().for_each(|join| join.secret = vec![b'a'; length].into()))?.is_ok());
+        assert!(
+            joined(|hello| hello.join.iter_mut().for_each(|join| join.secret = vec![b'a'; length].into()))?.is_ok()
+        );
     }
     for name in ["", "-a", "a b", "a/b", "../a", &"a".repeat(254)] {
         assert_eq!(code(joined(|hello| hello.agent_name = name.to_owned())?), Some(Code::AuthFailed), "{name:?}");
@@ -290,7 +291,9 @@ fn a_certificate_that_ended_is_good_for_the_next_one_and_nothing_else() -> Resul
     );
     for expired in [true, false] {
         let asked = read_first(&frame(recover_hello(&params()?, b"csr")), &peer(Role::Agent, expired)?, &cluster);
-        assert!(matches!(&asked, Ok(First::Recover(asked)) if asked.peer.expired == expired && asked.csr == b"csr"[..]));
+        assert!(
+            matches!(&asked, Ok(First::Recover(asked)) if asked.peer.expired == expired && asked.csr == b"csr"[..])
+        );
         // Neither another name nor another cluster than the certificate's.
         let Body::ClientHello(mut lie) = recover_hello(&params()?, b"csr") else { return Ok(()) };
         lie.agent_name = "web2".into();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{hash_bytes, optional_hash, truncate};
+use super::bundle::{hash_bytes, optional_hash};
+use super::refusal::truncate;
 use crate::id::{Epoch, Incarnation, Name, StorePosition};
 use crate::limits;
 use crate::session::{Judgement, Side, Stage, judge};
@@ -86,7 +87,7 @@ pub struct Welcome {
     /// Manager time.
     pub clock_ms: u64,
     /// The hash of the authorities that the manager wants to be trusted; when it is another than the agent's own, the
-    /// agent renews at once (protocol R-RENEW-2).
+    /// agent renews at once (protocol R-RENEW-5).
     pub bundle_hash: Option<[u8; limits::HASH_BYTES]>,
 }
 

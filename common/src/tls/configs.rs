@@ -171,10 +171,7 @@ fn client(clock: Arc<dyn TimeProvider>) -> Result<ConfigBuilder<ClientConfig, Wa
 }
 
 /// A client without certificate and with a verifier of ours.
-fn dangerous(
-    clock: Arc<dyn TimeProvider>,
-    verifier: Arc<dyn ServerCertVerifier>,
-) -> Result<ClientConfig, TlsError> {
+fn dangerous(clock: Arc<dyn TimeProvider>, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, TlsError> {
     Ok(client(clock)?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 

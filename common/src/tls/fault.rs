@@ -115,7 +115,13 @@ fn between(from: UnixTime, to: UnixTime) -> Duration {
 fn span(duration: &Duration) -> String {
     const DAY: u64 = 24 * 3600;
     let seconds = duration.as_secs();
-    let unit = if seconds >= DAY { DAY } else if seconds >= 3600 { 60 } else { 1 };
+    let unit = if seconds >= DAY {
+        DAY
+    } else if seconds >= 3600 {
+        60
+    } else {
+        1
+    };
     humantime::format_duration(Duration::from_secs(seconds / unit * unit)).to_string()
 }
 

@@ -113,7 +113,7 @@ pub fn csr_from_pem(pem: &[u8]) -> Result<Vec<u8>, MaterialError> {
 }
 
 /// BLAKE3-256 over a set of authorities: their DER forms, sorted, one behind the other. Agent and manager compare what
-/// is trusted by it (protocol R-RENEW-2).
+/// is trusted by it (protocol R-RENEW-5).
 #[must_use]
 pub fn bundle_hash(authorities: &[CertificateDer<'_>]) -> [u8; HASH_BYTES] {
     let mut sorted: Vec<&[u8]> = authorities.iter().map(AsRef::as_ref).collect();

@@ -25,16 +25,16 @@ mod request;
 
 pub use authority::{AuthorityWords, authority_words, is_authority};
 pub use configs::{
-    ALPN, MANAGER_DNS, api_client, api_client_looking, api_client_pinned, api_server, link_client,
-    link_client_joining, link_client_with_clock, link_server, manager_name, system_clock,
+    ALPN, MANAGER_DNS, api_client, api_client_looking, api_client_pinned, api_server, link_client, link_client_joining,
+    link_client_with_clock, link_server, manager_name, system_clock,
 };
 pub use csr::{Csr, CsrError};
 pub use fault::{HandshakeFault, fault};
 pub use identity::{Identity, IdentityError, Role, peer_identity};
 pub use issued::{Expected, IssuedError, NewIdentity, check_issued, verifies};
 pub use material::{
-    MaterialError, bundle_hash, bundle_hash_of_pem, chain_from_pem, key_from_pem, load_chain, load_key, load_roots,
-    csr_from_pem, roots_from_pem, to_pem,
+    MaterialError, bundle_hash, bundle_hash_of_pem, chain_from_pem, csr_from_pem, key_from_pem, load_chain, load_key,
+    load_roots, roots_from_pem, to_pem,
 };
 pub use peers::{AgentPeer, ApiPeer, Leaf, LinkPeer, PeerError, api_peer, check_link_peer, link_peer, read_leaf};
 pub use pinned::Glimpse;
@@ -55,3 +55,7 @@ pub enum TlsError {
     #[error("the trust anchors are not usable")]
     Anchors(#[source] rustls::server::VerifierBuilderError),
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

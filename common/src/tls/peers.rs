@@ -102,12 +102,7 @@ fn article(role: &Role) -> &'static str {
 pub fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, PeerError> {
     let certificate = parse(certificate)?;
     let (not_before, not_after) = times(&certificate)?;
-    Ok(Leaf {
-        identity: identity_of(&certificate)?,
-        spki: sha256(certificate.public_key().raw),
-        not_before,
-        not_after,
-    })
+    Ok(Leaf { identity: identity_of(&certificate)?, spki: sha256(certificate.public_key().raw), not_before, not_after })
 }
 
 /// Checks, after a TLS handshake of the agent link, that the peer speaks our protocol and has the expected role.

@@ -24,9 +24,8 @@ pub(super) struct RecoveringClients {
 
 impl RecoveringClients {
     pub(super) fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Self, VerifierBuilderError> {
-        let strict = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .allow_unauthenticated()
-            .build()?;
+        let strict =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated().build()?;
         Ok(Self { strict })
     }
 }

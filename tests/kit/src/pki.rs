@@ -34,6 +34,10 @@ pub enum Usage {
     Client,
     /// To be dialled.
     Server,
+    /// Both.
+    Both,
+    /// Nothing in particular.
+    Unnamed,
 }
 
 /// What a certificate is to say. Start with [`Leaf::agent`] and make one thing wrong.
@@ -49,6 +53,8 @@ pub struct Leaf {
     pub ends_in_hours: i64,
     /// What it may be used for.
     pub usage: Usage,
+    /// Whether it says that it is an authority.
+    pub authority: bool,
 }
 
 impl Leaf {
@@ -64,7 +70,7 @@ impl Leaf {
         let identity =
             Identity { cluster: cluster.clone(), role, name: name.clone(), generation: Generation(generation) };
         let uris = vec![identity.to_string()];
-        Self { uris, dns: Vec::new(), begins_in_hours: -1, ends_in_hours: 1, usage: Usage::Client }
+        Self { uris, dns: Vec::new(), begins_in_hours: -1, ends_in_hours: 1, usage: Usage::Client, authority: false }
     }
 
     /// What a proper certificate of a manager says.
@@ -90,14 +96,18 @@ impl Pki {
         Ok(Self { issuer: Issuer::new(params, key), ca_pem })
     }
 
-    /// Opens the authority in a manager's folder `ca`.
+    /// Opens the authority in a manager's folder `ca`, the one that signs now.
     ///
     /// # Errors
     /// When its files cannot be read.
     pub fn of_manager(manager_dir: &Path) -> anyhow::Result<Self> {
         let folder = manager_dir.join("ca");
-        let ca_pem = fs::read_to_string(folder.join("ca.pem")).context("the manager's CA")?;
-        let key = KeyPair::from_pem(&fs::read_to_string(folder.join("ca.key"))?)?;
+        let stem = match fs::read_to_string(folder.join("authorities.json")) {
+            Ok(list) => active(&list).context("the list of authorities")?,
+            Err(_) => "ca".to_owned(),
+        };
+        let ca_pem = fs::read_to_string(folder.join(format!("{stem}.pem"))).context("the manager's CA")?;
+        let key = KeyPair::from_pem(&fs::read_to_string(folder.join(format!("{stem}.key")))?)?;
         Ok(Self { issuer: Issuer::from_ca_cert_pem(&ca_pem, key)?, ca_pem })
     }
 
@@ -113,6 +123,18 @@ impl Pki {
     /// When a name cannot stand in a certificate.
     pub fn issue(&self, leaf: &Leaf, trusted: &Self) -> anyhow::Result<Credentials> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        Credentials::from_pem(&self.certify(leaf, &key)?, &key.serialize_pem(), trusted.ca_pem())
+    }
+
+    /// The certificate alone, PEM, for a key that is there already, PEM.
+    ///
+    /// # Errors
+    /// When the key cannot be read, or a name cannot stand in a certificate.
+    pub fn reissue(&self, leaf: &Leaf, key_pem: &str) -> anyhow::Result<String> {
+        self.certify(leaf, &KeyPair::from_pem(key_pem)?)
+    }
+
+    fn certify(&self, leaf: &Leaf, key: &KeyPair) -> anyhow::Result<String> {
         let mut params = CertificateParams::default();
         let moment = |hours: i64| {
             let shift = HOUR * u32::try_from(hours.unsigned_abs()).unwrap_or(u32::MAX);
@@ -127,15 +149,23 @@ impl Pki {
         for name in &leaf.dns {
             params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         }
-        params.is_ca = IsCa::ExplicitNoCa;
+        params.is_ca = if leaf.authority { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match leaf.usage {
-            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        }];
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Credentials::from_pem(&certificate.pem(), &key.serialize_pem(), trusted.ca_pem())
+        let (client, server) = (ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth);
+        params.extended_key_usages = match leaf.usage {
+            Usage::Client => vec![client],
+            Usage::Server => vec![server],
+            Usage::Both => vec![client, server],
+            Usage::Unnamed => Vec::new(),
+        };
+        Ok(params.signed_by(key, &self.issuer)?.pem())
     }
+}
+
+/// The beginning of the file names of the authority that a manager signs with.
+fn active(list: &str) -> Option<String> {
+    let number: u32 = list.split_once("\"active\":")?.1.split(',').next()?.trim().parse().ok()?;
+    Some(if number == 1 { "ca".to_owned() } else { format!("ca-{number}") })
 }
 
 impl Credentials {
