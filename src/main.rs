@@ -20,9 +20,10 @@ use cli::process::{PARENT_VARIABLE, end_with_parent};
     name = "paprika",
     version,
     after_help = "\
-The manager is found by --context, else PAPRIKA_API (with PAPRIKA_TOKEN and
-PAPRIKA_CA), else the current context of ~/.config/paprika/config.yml, else the
-local socket (PAPRIKA_SOCKET or /run/paprika/api.sock).
+The manager is found by --context, else PAPRIKA_API (with PAPRIKA_CA, and with
+PAPRIKA_TOKEN or PAPRIKA_CERT and PAPRIKA_KEY), else the current context of
+~/.config/paprika/config.yml, which `paprika login` writes, else the local
+socket (PAPRIKA_SOCKET or /run/paprika/api.sock).
 
 Exit codes: 0 ok, 1 the work failed, 2 usage, 3 not allowed, 4 not found,
 5 manager unreachable; `run` exits as the program did."
@@ -90,7 +91,7 @@ fn agent_line(args: &[OsString]) -> Option<&[OsString]> {
 
 /// The agent's own words that do not start its daemon.
 fn is_no_daemon(word: &OsString) -> bool {
-    ["shim", "hold", "status"].iter().any(|own| word == own)
+    ["shim", "hold", "status", "join"].iter().any(|own| word == own)
 }
 
 fn run_agent(line: &[OsString]) -> ExitCode {
@@ -127,6 +128,7 @@ mod tests {
             ("agent shim show", "shim show"),
             ("agent hold", "hold"),
             ("agent status --help", "status --help"),
+            ("agent join - --name show", "join - --name show"),
             ("agent status -o json --state-dir show", "status -o json --state-dir show"),
         ] {
             assert_eq!(line(text).map(|words| words.join(" ")).as_deref(), Some(rest), "{text}");

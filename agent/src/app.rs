@@ -21,8 +21,9 @@ use crate::commands::tombstones::Tombstones;
 use crate::commands::{FileError, StateDir, StateDirError};
 use crate::config::{Address, AgentConfig, InvalidConfig};
 use crate::dispatch::{DispatchError, Dispatcher, Home, Parts};
+use crate::identity::{CredentialsError, Files, Keeper, LinkTime, Material};
 use crate::limits::OWN_DESCRIPTORS;
-use crate::link::{Credentials, CredentialsError, Supervisor};
+use crate::link::{Beginning, Supervisor};
 use crate::shim::{Base, ShimCommand, process};
 use crate::status::about::About;
 
@@ -63,7 +64,7 @@ pub enum RunError {
 
 /// What is loaded from disk before anything runs.
 struct Loaded {
-    credentials: Credentials,
+    keeper: Keeper,
     home: Home,
     clock: ManagerClock,
     memory: ManagerMemory,
@@ -84,8 +85,8 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError
         Some(loaded) => loaded.map_err(RunError::Part)??,
         None => return Ok(()),
     };
-    let Loaded { credentials, home, clock, memory, hello } = loaded;
-    let identity = credentials.identity.clone();
+    let Loaded { keeper, home, clock, memory, hello } = loaded;
+    let identity = keeper.current().identity.clone();
     info!(
         agent.id = %identity.name,
         cluster = %identity.cluster,
@@ -109,7 +110,8 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError
     let dispatcher = Dispatcher::start(parts).await.map_err(RunError::Dispatch)?;
     let tasks = Tasks::new();
     let stop_parts = shutdown.child();
-    let supervisor = Supervisor { addresses, credentials, hello, memory, sessions, shutdown: stop_parts.clone() };
+    let supervisor =
+        Supervisor::new(Beginning { addresses, keeper, hello, memory, sessions, shutdown: stop_parts.clone() });
     tasks.spawn("link supervisor", supervisor.run());
     tasks.spawn("watchdog", watchdog(stop_parts.clone()));
     tell_service_manager(NotifyState::Ready);
@@ -132,8 +134,10 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), RunError
 /// Everything that blocks at the start.
 fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
     process::protect_from_oom();
+    common::cores::forbid();
     make_room_for_descriptors(config.max_running);
-    let credentials = Credentials::load(config).map_err(RunError::Credentials)?;
+    let configured = Material::load(&Files::of(config)).map_err(RunError::Credentials)?;
+    configured.check_name(config.name.as_ref()).map_err(RunError::Credentials)?;
     let state = StateDir::open(&config.state_dir).map_err(RunError::StateDir)?;
     let files = MemoryFiles::new(state.path());
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(RunError::Boot)?.trim().to_owned();
@@ -147,10 +151,12 @@ fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
         None
     });
     let mut clock = ManagerClock::new(&boot_id, saved);
+    let time = Arc::new(LinkTime::new(&clock));
+    let keeper = Keeper::open(configured, state.path(), time).map_err(RunError::Credentials)?;
     let tombstones = Tombstones::open(&state.tombstones(), clock.now(boot_ms())).map_err(RunError::Tombstones)?;
     let base = Base::discover(&config.cgroup, state.journal()).map_err(RunError::Cgroup)?;
     let kept = Kept::open(state.path(), config.keep).map_err(RunError::Kept)?;
-    let identity = &credentials.identity;
+    let identity = &keeper.current().identity;
     let about = About::of_this_process(About {
         agent: identity.name.to_string(),
         boot_id: boot_id.clone(),
@@ -180,7 +186,12 @@ fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
         labels: config.labels.clone(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         isolation: base.isolation().to_owned(),
-        capabilities: [capability::COMMAND_RUN].iter().chain(&capability::NEEDS).map(ToString::to_string).collect(),
+        capabilities: [capability::COMMAND_RUN, capability::RENEW]
+            .iter()
+            .chain(&capability::NEEDS)
+            .map(ToString::to_string)
+            .collect(),
+        bundle_hash: None,
     };
     let home = Home {
         shim: ShimCommand {
@@ -196,7 +207,7 @@ fn load(config: &AgentConfig) -> Result<Loaded, RunError> {
         reserve: Reserve::open(state.path(), config.reserve.0),
         state,
     };
-    Ok(Loaded { credentials, home, clock, memory: memory.unwrap_or_default(), hello })
+    Ok(Loaded { keeper, home, clock, memory: memory.unwrap_or_default(), hello })
 }
 
 /// Each command that runs costs this process a descriptor: as many as may run have to fit, as far as the host lets us.

@@ -29,7 +29,9 @@ pub(crate) const USAGE: u8 = 2;
     version,
     about,
     disable_help_subcommand = true,
-    after_help = "`paprika-agent status` shows what runs here; see `paprika-agent status --help`."
+    after_help = "\
+`paprika-agent join` makes this host an agent of a cluster, `paprika-agent status`
+shows what runs here; each has its own --help."
 )]
 struct Args {
     /// The configuration file.
@@ -69,6 +71,7 @@ pub fn main(args: Vec<OsString>, prefix: Vec<OsString>) -> ExitCode {
         [word, dir] if word == "shim" => return crate::shim::main(Path::new(dir)),
         [word, rest @ ..] if word == "hold" => return crate::hold::main(rest),
         [word, rest @ ..] if word == "status" => return crate::status::main(rest),
+        [word, rest @ ..] if word == "join" => return crate::join::main(rest, &prefix),
         _ => {}
     }
     let args = match Args::try_parse_from(std::iter::once("paprika-agent".into()).chain(args)) {

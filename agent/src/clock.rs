@@ -68,6 +68,16 @@ impl ManagerClock {
         self.heard.is_some()
     }
 
+    /// Manager time and boot-time clock when the manager was heard last, if that was in this boot.
+    pub(crate) fn heard(&self) -> Option<(u64, u64)> {
+        self.heard
+    }
+
+    /// The latest manager time that is known of.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest
+    }
+
     /// Recalls a manager time that stands in a record: it was heard once.
     pub(crate) fn recall(&mut self, manager_ms: u64) {
         self.highest = self.highest.max(manager_ms);

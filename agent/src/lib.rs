@@ -15,11 +15,13 @@ pub mod limits;
 
 mod clock;
 mod dispatch;
+mod identity;
 mod link;
 mod operation;
 
 pub mod commands;
 pub mod hold;
+pub mod join;
 pub mod shim;
 pub mod status;
 

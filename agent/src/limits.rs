@@ -62,6 +62,9 @@ pub const OVERFLOW_SPAN: Duration = Duration::from_millis(16);
 /// Bytes of one stream that are sent in a second while its command still runs and has long written more than is kept:
 /// more than anybody reads; what the end keeps is sent at full speed.
 pub const OVERFLOW_SENT: u64 = 64 * 1024 * 1024;
+/// The same while the stream grows faster than that: nobody keeps up with it, and the manager only throws away what it is
+/// sent. Each byte is encrypted, written twice and synced on the way there.
+pub const OUTRUN_SENT: u64 = 8 * 1024 * 1024;
 
 /// Threads for file work: more would not make one disk faster, and each costs memory.
 pub const FILE_THREADS: usize = 4;
@@ -138,6 +141,26 @@ pub const RESCAN_EACH: Duration = Duration::from_millis(10);
 pub const ADOPT_PAUSE: Duration = Duration::from_millis(2);
 /// So often a shim is looked at that cannot be watched yet; together half a second.
 pub const ADOPTIONS: u8 = 8;
+/// A certificate is renewed earlier or later than at half of its life by this part of that half: a fleet that joined in
+/// one minute does not renew in one.
+pub const RENEW_SPREAD: f64 = 0.1;
+/// Pause after a renewal that failed: a twentieth of the certificate's life, within these two. Some attempts are left
+/// before the end of the shortest, and a manager that refuses is not asked all day.
+pub const RENEW_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// How long a manager may take to answer a request for a certificate: one write of its store, behind a storm of others.
+pub const RENEW_ANSWERS: Duration = Duration::from_secs(30);
+/// When the authorities change, all agents renew at once; they are spread over this.
+pub const RENEW_NOW_SPREAD: Duration = Duration::from_secs(2);
+/// A renewal that did not bring the authorities that a manager names is not repeated for their sake before this.
+pub const RENEW_SAME_BUNDLE: Duration = Duration::from_secs(600);
+
+/// How long a join tries to reach a manager: one that restarts is back by then, and a person waits for it.
+pub const JOIN_WITHIN: Duration = Duration::from_secs(30);
+/// The pauses between its attempts: up to the first value at first, later up to the second.
+pub const JOIN_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+/// With a new identity the manager is dialled at once, at most this often: one that is never taken must not make a circle.
+pub const AT_ONCE_EACH: Duration = Duration::from_secs(5);
+
 /// How long what was heard of time and manager may stay unsaved.
 pub const SAVE: Duration = Duration::from_secs(30);
 /// Addresses of managers that are remembered.

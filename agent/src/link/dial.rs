@@ -1,22 +1,27 @@
 //! One attempt to reach one address: resolve, connect, TLS, hello, welcome. Every step has a deadline and all of them
 //! together have [`limits::HANDSHAKE`] after the connection stands (protocol R-SESSION-2).
+//!
+//! Until the server has proven that it is a manager, no byte above TLS leaves this host; what did not convince us is named.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::handshake::{self, HelloParams, Welcome, WelcomeError};
+use common::handshake::{self, HelloParams, IssuedAnswer, Welcome, WelcomeError};
 use common::id::Name;
 use common::limits;
 use common::link::{Lane, LinkError, Reader, Writer};
-use common::tls::{self, ClientConfig, Identity, MaterialError, PeerError, Role, TlsConnector, TlsError};
-use tokio::io::{AsyncRead, AsyncWrite};
+use common::tls::{self, ClientConfig, HandshakeFault, Identity, PeerError, Role, TlsConnector};
+use common::wire::Frame;
+use common::wire::frame::Body;
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::session::Session;
-use crate::config::{Address, AgentConfig};
+use crate::config::Address;
+use crate::identity::Credentials;
 
 /// Kernel send buffer: small, so that a control frame never waits behind seconds of output that already left us.
 const SEND_BUFFER: u32 = 256 * 1024;
@@ -26,60 +31,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Any byte stream: TLS in a daemon, a pipe in tests.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// Who this agent is, as its certificate says, and how it proves it.
-pub(crate) struct Credentials {
-    /// Identity from the certificate.
-    pub(crate) identity: Identity,
-    config: Arc<ClientConfig>,
-}
-
-/// Why the agent has no usable identity.
-#[derive(Debug, thiserror::Error)]
-pub enum CredentialsError {
-    /// A file is missing or is not what it should be.
-    #[error("the identity of this agent cannot be loaded")]
-    Material(#[source] MaterialError),
-    /// The certificate file is empty.
-    #[error("the certificate file holds no certificate")]
-    Empty,
-    /// The certificate carries no identity of ours.
-    #[error("the certificate is not one of this system")]
-    Identity(#[source] PeerError),
-    /// The certificate is for something else than an agent.
-    #[error("the certificate belongs to a {0}, not to an agent")]
-    Role(&'static str),
-    /// The configuration names another host.
-    #[error("the configuration is for `{wanted}` but the certificate for `{found}`")]
-    Name {
-        /// What the configuration says.
-        wanted: Name,
-        /// What the certificate says.
-        found: Name,
-    },
-    /// Key, certificate and authority do not fit together.
-    #[error("TLS cannot use the identity of this agent")]
-    Tls(#[source] TlsError),
-}
-
-impl Credentials {
-    /// Loads what the configuration names. Blocking: file reads.
-    pub(crate) fn load(config: &AgentConfig) -> Result<Self, CredentialsError> {
-        use CredentialsError as E;
-        let chain = tls::load_chain(&config.cert).map_err(E::Material)?;
-        let key = tls::load_key(&config.key).map_err(E::Material)?;
-        let roots = tls::load_roots(&config.ca).map_err(E::Material)?;
-        let identity = tls::peer_identity(chain.first().ok_or(E::Empty)?).map_err(E::Identity)?;
-        if identity.role != Role::Agent {
-            return Err(E::Role(identity.role.as_str()));
-        }
-        if let Some(wanted) = config.name.as_ref().filter(|wanted| **wanted != identity.name) {
-            return Err(E::Name { wanted: wanted.clone(), found: identity.name });
-        }
-        let config = tls::link_client(chain, key, roots).map_err(E::Tls)?;
-        Ok(Self { identity, config })
-    }
-}
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +43,10 @@ pub(crate) enum DialError {
     Connect(#[source] io::Error),
     #[error("TLS cannot be agreed on")]
     Tls(#[source] io::Error),
+    #[error("the server has not proven that it is a manager")]
+    Server(#[source] HandshakeFault),
+    #[error("the manager does not take the certificate of this host")]
+    Own(#[source] HandshakeFault),
     #[error("the peer is not a manager of this cluster")]
     Peer(#[source] PeerError),
     #[error("the peer is a manager of cluster `{0}`")]
@@ -106,14 +61,53 @@ pub(crate) enum DialError {
     Late(&'static str),
 }
 
-/// Reaches one address and says hello.
+/// What came of a hello.
+pub(crate) enum Greeted {
+    /// A session.
+    Session(Box<Session>),
+    /// A certificate; the manager closes, and wants to be dialled again with it.
+    Issued(Box<IssuedAnswer>),
+}
+
+/// Reaches one address with an identity and says hello; with a request, because the certificate has ended, it asks for
+/// the next one instead of a session.
 ///
 /// # Errors
 /// The first step that failed.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection; nothing was promised yet.
-pub(crate) async fn dial(address: &Address, who: &Credentials, hello: &HelloParams) -> Result<Session, DialError> {
+pub(crate) async fn dial(
+    address: &Address,
+    who: &Credentials,
+    hello: &HelloParams,
+    csr: Option<&[u8]>,
+) -> Result<Greeted, DialError> {
+    let tcp = reach(address).await?;
+    let open = async {
+        let (stream, manager) = prove(tcp, &who.config).await?;
+        if manager.cluster != who.identity.cluster {
+            return Err(DialError::Cluster(manager.cluster));
+        }
+        match csr {
+            None => greet(stream, hello).await.map(|session| Greeted::Session(Box::new(session))),
+            Some(csr) => {
+                let answer = ask(stream, handshake::recover_hello(hello, csr)).await?;
+                if answer.cluster != who.identity.cluster {
+                    return Err(DialError::Cluster(answer.cluster));
+                }
+                Ok(Greeted::Issued(Box::new(answer)))
+            }
+        }
+    };
+    timeout(limits::HANDSHAKE, open).await.map_err(|_| DialError::Late("saying hello"))?
+}
+
+/// Connects to an address: one of those that its name has.
+///
+/// # Errors
+/// Why it cannot be reached.
+pub(crate) async fn reach(address: &Address) -> Result<TcpStream, DialError> {
     let deadline = Instant::now() + limits::DIAL;
     let found = timeout_at(deadline, lookup_host((address.host.as_str(), address.port)))
         .await
@@ -122,16 +116,27 @@ pub(crate) async fn dial(address: &Address, who: &Credentials, hello: &HelloPara
     let mut last = DialError::NoAddress;
     for at in found {
         match timeout_at(deadline, connect(at)).await {
-            Ok(Ok(tcp)) => {
-                return timeout(limits::HANDSHAKE, open(tcp, who, hello))
-                    .await
-                    .map_err(|_| DialError::Late("saying hello"))?;
-            }
+            Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(error)) => last = DialError::Connect(error),
             Err(_) => return Err(DialError::Late("connecting")),
         }
     }
     Err(last)
+}
+
+/// Lets the peer prove by TLS that it is a manager; the caller has the deadline.
+///
+/// # Errors
+/// Which check failed. No byte above TLS has left then.
+pub(crate) async fn prove(
+    tcp: TcpStream,
+    config: &Arc<ClientConfig>,
+) -> Result<(Box<dyn Duplex>, Identity), DialError> {
+    let tls =
+        TlsConnector::from(Arc::clone(config)).connect(tls::manager_name(), tcp).await.map_err(DialError::of_tls)?;
+    let (_, connection) = tls.get_ref();
+    let manager = tls::check_link_peer(connection, Role::Manager).map_err(DialError::Peer)?;
+    Ok((Box::new(tls), manager))
 }
 
 async fn connect(at: SocketAddr) -> io::Result<TcpStream> {
@@ -146,30 +151,169 @@ async fn connect(at: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(at).await
 }
 
-async fn open(tcp: TcpStream, who: &Credentials, params: &HelloParams) -> Result<Session, DialError> {
-    let tls =
-        TlsConnector::from(Arc::clone(&who.config)).connect(tls::manager_name(), tcp).await.map_err(DialError::Tls)?;
-    let (_, connection) = tls.get_ref();
-    let peer = tls::check_link_peer(connection, Role::Manager).map_err(DialError::Peer)?;
-    if peer.cluster != who.identity.cluster {
-        return Err(DialError::Cluster(peer.cluster));
-    }
-    // Only now is the first byte said (protocol R-TLS-6).
-    greet(Box::new(tls), params).await
-}
-
 /// Says hello over a byte stream whose peer is proven, and waits for the welcome. The caller has the deadline.
 pub(crate) async fn greet(stream: Box<dyn Duplex>, params: &HelloParams) -> Result<Session, DialError> {
-    let (read, write) = tokio::io::split(stream);
-    let mut reader = Reader::new(read, limits::MAX_FRAME_BEFORE_HELLO);
-    let mut writer = Writer::new(write);
-    writer.push(Lane::Control, handshake::hello(params));
-    writer.flush().await.map_err(DialError::Link)?;
-    let frame = reader.next().await.map_err(DialError::Link)?.ok_or(DialError::Closed)?;
+    let (mut reader, writer, frame) = say(stream, handshake::hello(params)).await?;
     let welcome: Welcome = handshake::read_welcome(&frame).map_err(DialError::Welcome)?;
     if welcome.cluster != params.cluster {
         return Err(DialError::Cluster(welcome.cluster));
     }
     reader.set_limit(limits::MAX_FRAME);
     Ok(Session::new(reader, writer, welcome))
+}
+
+/// Says a hello that asks for a certificate over a byte stream whose peer is proven, and waits for it. The caller has
+/// the deadline.
+pub(crate) async fn ask(stream: Box<dyn Duplex>, hello: Body) -> Result<IssuedAnswer, DialError> {
+    let (_reader, _writer, frame) = say(stream, hello).await?;
+    handshake::read_issued(&frame).map_err(DialError::Welcome)
+}
+
+type Spoken = (Reader<ReadHalf<Box<dyn Duplex>>>, Writer<WriteHalf<Box<dyn Duplex>>>, Frame);
+
+/// The first frame of each side: ours is the first byte that is said above TLS (protocol R-TLS-6).
+async fn say(stream: Box<dyn Duplex>, hello: Body) -> Result<Spoken, DialError> {
+    let (read, write) = tokio::io::split(stream);
+    let mut reader = Reader::new(read, limits::MAX_FRAME_BEFORE_HELLO);
+    let mut writer = Writer::new(write);
+    writer.push(Lane::Control, hello);
+    writer.flush().await.map_err(DialError::of_link)?;
+    let frame = reader.next().await.map_err(DialError::of_link)?.ok_or(DialError::Closed)?;
+    Ok((reader, writer, frame))
+}
+
+impl DialError {
+    fn of_tls(error: io::Error) -> Self {
+        match tls::fault(&error) {
+            Some(fault) if is_own(&fault) => Self::Own(fault),
+            Some(fault) => Self::Server(fault),
+            None => Self::Tls(error),
+        }
+    }
+
+    /// With TLS 1.3 a manager's verdict on our certificate comes after the handshake, instead of its hello.
+    fn of_link(error: LinkError) -> Self {
+        match &error {
+            LinkError::Io(io) => match tls::fault(io) {
+                Some(fault) if is_own(&fault) => Self::Own(fault),
+                _ => Self::Link(error),
+            },
+            _ => Self::Link(error),
+        }
+    }
+}
+
+fn is_own(fault: &HandshakeFault) -> bool {
+    use HandshakeFault as F;
+    matches!(fault, F::OwnExpired | F::OwnUnknown | F::OwnRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use common::clock::unix_ms;
+    use common::error::Chain;
+    use common::id::Uid;
+    use common::tls::TlsAcceptor;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::super::strangers;
+    use super::*;
+    use crate::clock::ManagerClock;
+    use crate::identity::authority::{Authority, HOUR, Server};
+    use crate::identity::{Keeper, LinkTime, Validity};
+
+    fn hello() -> HelloParams {
+        HelloParams {
+            name: "web1".parse().unwrap(),
+            cluster: "c1".parse().unwrap(),
+            boot_id: "b".into(),
+            journal: Uid([1; 16]),
+            incarnation: 0,
+            store_position: 0,
+            cores: 1,
+            memory_bytes: 1,
+            labels: Default::default(),
+            agent_version: "0".into(),
+            isolation: "cgroup".into(),
+            capabilities: Vec::new(),
+            bundle_hash: None,
+        }
+    }
+
+    fn keeper(authority: &Authority, folder: &std::path::Path, clock: &ManagerClock) -> Keeper {
+        let validity = Validity { from_ms: unix_ms() - HOUR, until_ms: unix_ms() + HOUR };
+        let material = authority.identity(&folder.join("etc"), "paprika://c1/agent/web1/1", validity);
+        Keeper::open(material, folder, Arc::new(LinkTime::new(clock))).unwrap()
+    }
+
+    async fn failure(address: &Address, keeper: &Keeper) -> String {
+        match dial(address, keeper.current(), &hello(), None).await {
+            Ok(_) => panic!("a session with a stranger"),
+            Err(error) => Chain(&error).to_string(),
+        }
+    }
+
+    /// Protocol R-TLS-6.
+    #[tokio::test]
+    async fn an_agent_says_nothing_to_a_server_that_is_not_its_manager_and_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new("ours");
+        let keeper = keeper(&authority, folder.path(), &ManagerClock::new("b", None));
+        for stranger in strangers::all(&authority) {
+            let (what, expected) = (stranger.what, stranger.for_agent);
+            let (address, mut heard) = stranger.listen().await;
+            let said = failure(&address, &keeper).await;
+            assert!(said.contains(expected), "{what}: {said}");
+            assert_eq!(heard.join_next().await.unwrap().unwrap(), 0, "{what}: bytes above TLS");
+        }
+    }
+
+    /// Of our own authority, but a manager of somebody else.
+    #[tokio::test]
+    async fn a_manager_of_another_cluster_hears_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new("ours");
+        let keeper = keeper(&authority, folder.path(), &ManagerClock::new("b", None));
+        let config = authority.server(&Server { uri: "paprika://c2/manager/m1/1", ..Server::default() }, true);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let server = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut tls = TlsAcceptor::from(config).accept(socket).await.unwrap();
+            let mut heard = Vec::new();
+            let _ = tls.read_to_end(&mut heard).await;
+            heard.len()
+        };
+        let (said, heard) = tokio::join!(failure(&address, &keeper), server);
+        assert!(said.contains("a manager of cluster `c2`"), "{said}");
+        assert_eq!(heard, 0);
+    }
+
+    /// A host whose clock is years away uses what it knows of manager time, in this boot and as a lower bound after it.
+    #[tokio::test]
+    async fn certificates_are_judged_by_manager_time() {
+        let authority = Authority::new("ours");
+        let year = 365 * 24 * HOUR;
+        for (heard, reaches_tls) in [(unix_ms(), true), (unix_ms() - 10 * year, false), (unix_ms() + 10 * year, false)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let mut clock = ManagerClock::new("b", None);
+            clock.hear(heard, crate::clock::boot_ms());
+            let keeper = keeper(&authority, folder.path(), &clock);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+            let acceptor = TlsAcceptor::from(authority.manager());
+            let server = async {
+                let (socket, _) = listener.accept().await.unwrap();
+                // A manager that hangs up behind TLS.
+                drop(acceptor.accept(socket).await);
+            };
+            let (said, ()) = tokio::join!(failure(&address, &keeper), server);
+            let is_about_time = said.contains("this host's clock may be wrong by 9years");
+            assert_eq!(is_about_time, !reaches_tls, "{said}");
+        }
+    }
 }

@@ -7,11 +7,15 @@
 
 mod dial;
 mod reaction;
+mod renewal;
 mod session;
 mod supervisor;
 
 #[cfg(test)]
+pub(crate) mod strangers;
+
+#[cfg(test)]
 pub(crate) use dial::greet;
-pub(crate) use dial::{Credentials, CredentialsError};
+pub(crate) use dial::{DialError, ask, prove, reach};
 pub(crate) use session::{End, Incoming, Session};
-pub(crate) use supervisor::{Attached, Supervisor};
+pub(crate) use supervisor::{Attached, Beginning, Supervisor};

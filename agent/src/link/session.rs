@@ -1,5 +1,5 @@
-//! An open session: frames in, frames out, liveness. It judges every frame, answers what is the link's own business and
-//! passes the rest up. It holds no fact that matters after it: dropping it loses nothing.
+//! An open session: frames in, frames out, liveness, the renewal of the certificate. It judges every frame, answers what
+//! is the link's own business and passes the rest up. It holds no fact that matters after it: dropping it loses nothing.
 
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dial::Duplex;
+use super::renewal::Renewal;
+use crate::identity::Credentials;
 
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -45,6 +47,8 @@ pub(crate) enum End {
     Violation(&'static str),
     #[error("the agent stops")]
     Stopped,
+    #[error("the certificate was renewed")]
+    Renewed(Box<Credentials>),
 }
 
 /// One authenticated connection with hellos exchanged.
@@ -54,6 +58,10 @@ pub(crate) struct Session {
     reader: Reader<ReadHalf<Box<dyn Duplex>>>,
     writer: Writer<WriteHalf<Box<dyn Duplex>>>,
     liveness: Liveness,
+    /// Looks after the certificate that this session was opened with.
+    renewal: Option<Box<Renewal>>,
+    /// The next identity: kept, and about to be used.
+    renewed: Option<Box<Credentials>>,
     /// When it began.
     pub(crate) since: Instant,
 }
@@ -66,7 +74,12 @@ impl Session {
     ) -> Self {
         let now = Instant::now();
         let liveness = Liveness::new(welcome.heartbeat, now);
-        Self { welcome, reader, writer, liveness, since: now }
+        Self { welcome, reader, writer, liveness, renewal: None, renewed: None, since: now }
+    }
+
+    /// Lets the session renew the certificate that it was opened with.
+    pub(super) fn renew_with(&mut self, renewal: Renewal) {
+        self.renewal = Some(Box::new(renewal));
     }
 
     /// Queues a frame; answers its number.
@@ -103,9 +116,16 @@ impl Session {
     /// Dropping the future loses nothing.
     pub(crate) async fn next(&mut self, hungry: bool) -> Result<Option<Incoming>, End> {
         loop {
+            if self.renewed.is_some() {
+                self.close(bye::Code::Normal, "the certificate was renewed").await;
+            }
+            if let Some(next) = self.renewed.take() {
+                return Err(End::Renewed(next));
+            }
             let now = Instant::now();
+            let renewal_due = self.renew(now);
             let due = match self.liveness.poll(now) {
-                Pulse::Wait(until) => until,
+                Pulse::Wait(until) => renewal_due.map_or(until, |due| due.min(until)),
                 Pulse::Ping => {
                     let ping = Ping { clock_ms: common::clock::unix_ms(), store_position: 0 };
                     self.writer.push(Lane::Control, Body::Ping(ping));
@@ -113,7 +133,7 @@ impl Session {
                 }
                 Pulse::Dead => return Err(End::Dead),
             };
-            let Self { reader, writer, .. } = self;
+            let Self { reader, writer, renewal, .. } = self;
             let frame = tokio::select! {
                 frame = reader.next() => match frame {
                     Ok(Some(frame)) => frame,
@@ -132,6 +152,10 @@ impl Session {
                     Ok(()) => return Ok(None),
                     Err(error) => return Err(End::Lost(error)),
                 },
+                next = kept(renewal) => {
+                    self.renewed = Some(Box::new(next));
+                    continue;
+                }
                 () = sleep_until(due) => continue,
             };
             self.liveness.heard(Instant::now());
@@ -148,6 +172,9 @@ impl Session {
                 }
             }
             let Some(body) = frame.body else { continue };
+            if self.hear_renewal(frame.seq, frame.reply_to, &body) {
+                continue;
+            }
             match &body {
                 Body::Bye(said) => {
                     let WelcomeError::Refused { code, reason, retry_after } = refused(said) else {
@@ -163,6 +190,31 @@ impl Session {
         }
     }
 
+    /// Asks for the next certificate if it is time; answers when to look again.
+    fn renew(&mut self, now: Instant) -> Option<Instant> {
+        let renewal = self.renewal.as_mut()?;
+        if let Some((body, request)) = renewal.request(now) {
+            let seq = self.writer.push(Lane::Control, body);
+            renewal.asked(seq, request, now);
+        }
+        Some(renewal.wake(now))
+    }
+
+    /// Lets the renewal hear a frame; answers whether it was its business and nobody else's.
+    fn hear_renewal(&mut self, seq: u64, reply_to: u64, body: &Body) -> bool {
+        let Some(renewal) = &mut self.renewal else { return matches!(body, Body::Renew(_)) };
+        match body {
+            Body::Renew(renew) => {
+                if let Err(reason) = renewal.hear(reply_to, renew) {
+                    self.nak(seq, nak::Code::Invalid, reason);
+                }
+                true
+            }
+            Body::Nak(refusal) => renewal.hear_refusal(reply_to, refusal),
+            _ => false,
+        }
+    }
+
     /// Says goodbye, as far as the peer still listens.
     pub(crate) async fn close(&mut self, code: bye::Code, reason: &str) {
         let mut reason = reason.to_owned();
@@ -171,6 +223,14 @@ impl Session {
         self.writer.push(Lane::Control, Body::Bye(bye));
         // A peer that does not listen any more loses only our manners.
         let _ = timeout(GOODBYE, self.writer.close()).await;
+    }
+}
+
+/// Waits for the next identity; for ever where nobody looks after it.
+async fn kept(renewal: &mut Option<Box<Renewal>>) -> Credentials {
+    match renewal {
+        Some(renewal) => renewal.kept().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -206,6 +266,7 @@ mod tests {
             agent_version: "0".into(),
             isolation: "cgroup".into(),
             capabilities: Vec::new(),
+            bundle_hash: None,
         }
     }
 
@@ -219,6 +280,7 @@ mod tests {
             manager_addresses: Vec::new(),
             cluster: cluster.parse().unwrap(),
             clock_ms: 1,
+            bundle_hash: None,
         })
     }
 
