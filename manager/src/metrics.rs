@@ -63,6 +63,10 @@ pub struct Metrics {
     pub strangers: Counter,
     /// Connections that were closed to make room for others before they said who they are.
     pub evicted: Counter,
+    /// Hosts that joined, repeats after a lost answer included.
+    pub joins: Counter,
+    /// Certificates of agents that were renewed or recovered.
+    pub renewals: Counter,
     /// Requests that the HTTP door answered.
     pub http_requests: Counter,
     /// Requests without a valid credential.
@@ -96,6 +100,8 @@ impl Metrics {
             ("paprika_protocol_violations_total", "Sessions that broke the protocol.", &self.violations),
             ("paprika_strangers_total", "Connections on the agent port that never became a session.", &self.strangers),
             ("paprika_evicted_total", "Unauthenticated connections closed to make room.", &self.evicted),
+            ("paprika_joins_total", "Hosts that joined with a token.", &self.joins),
+            ("paprika_renewals_total", "Certificates of agents that were renewed or recovered.", &self.renewals),
             ("paprika_http_requests_total", "HTTP requests answered.", &self.http_requests),
             (
                 "paprika_http_unauthenticated_total",

@@ -8,7 +8,6 @@
 //! ```
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
@@ -21,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::limits::{LONGEST_SESSION, RENEWALS_PER_SECOND};
 use crate::papers::Current;
-use crate::service::{Rights, Service};
+use crate::service::Service;
 
 /// What is to be done now.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub(super) struct Standing {
     name: Name,
     address: IpAddr,
     papers: Current,
-    rights: watch::Receiver<Arc<Rights>>,
+    site: watch::Receiver<u64>,
     /// When the certificate ends.
     ends: Instant,
     /// What the agent was told to trust.
@@ -57,7 +56,7 @@ impl Standing {
             name: hello.name.clone(),
             address,
             papers: service.papers().link(),
-            rights: service.rights_changed(),
+            site: service.site_changed(),
             ends: Instant::now() + left,
             told,
             renews,
@@ -96,7 +95,7 @@ impl Standing {
     pub(super) async fn changed(&mut self) {
         tokio::select! {
             () = self.papers.exchanged() => self.look_at_papers(),
-            Ok(()) = self.rights.changed() => self.look_at_site(),
+            Ok(()) = self.site.changed() => self.look_at_site(),
         }
     }
 

@@ -92,6 +92,8 @@ struct Inner {
     time: ManagerTime,
     /// Who may do what; whoever changes something of it holds `changing`.
     rights: watch::Sender<Arc<Rights>>,
+    /// Which revision is in force, for those whom no other change of rights concerns.
+    site: watch::Sender<u64>,
     changing: tokio::sync::Mutex<()>,
     judge: Judge,
     site_source: SiteSource,
@@ -121,6 +123,7 @@ impl Service {
                 refusals: Refusals::default(),
                 time: ManagerTime::new(clock::unix_ms()),
                 rights,
+                site: watch::Sender::new(0),
                 changing: tokio::sync::Mutex::default(),
                 judge,
                 site_source: SiteSource::default(),
@@ -236,6 +239,17 @@ impl Service {
     #[must_use]
     pub fn rights_changed(&self) -> watch::Receiver<Arc<Rights>> {
         self.inner.rights.subscribe()
+    }
+
+    /// Wakes when another revision of the site is in force, and not at other changes of rights: a fleet that joins must not
+    /// wake every session for every host.
+    #[must_use]
+    pub fn site_changed(&self) -> watch::Receiver<u64> {
+        self.inner.site.subscribe()
+    }
+
+    pub(super) fn site_slot(&self) -> &watch::Sender<u64> {
+        &self.inner.site
     }
 
     pub(super) fn rights_slot(&self) -> &watch::Sender<Arc<Rights>> {

@@ -143,6 +143,7 @@ impl Service {
         crash::point("manager.join.consumed");
         self.groups_changed(&agent, &groups).await;
         let issued = self.certify(csr, &agent, generation, terms).await?;
+        self.counters().joins.add(1);
         tracing::info!(agent.id = %agent, generation = generation.0, peer.addr = %peer, repeated, "a host joined");
         Ok(issued)
     }

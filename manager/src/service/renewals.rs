@@ -100,6 +100,7 @@ impl Service {
             false => NotRenewed::Refused(refusal(&error)),
         })?;
         let issued = self.certify(csr, name, generation, terms).await.map_err(|_| NotRenewed::Later)?;
+        self.counters().renewals.add(1);
         tracing::info!(agent.id = %name, generation = generation.0, "a certificate was renewed");
         Ok(issued)
     }
@@ -124,6 +125,7 @@ impl Service {
         };
         self.bind(name, generation, &csr, terms, reason).await.map_err(|error| refusal(&error))?;
         let issued = self.certify(csr, name, generation, terms).await?;
+        self.counters().renewals.add(1);
         tracing::warn!(
             agent.id = %name, generation = generation.0, peer.addr = %peer, expired = agent.expired,
             expired_at = agent.not_after.as_secs(), "an agent had no session and has a new certificate"

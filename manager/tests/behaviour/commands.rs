@@ -42,7 +42,7 @@ async fn a_command_goes_down_and_its_bytes_and_end_come_up() {
     assert!(view.complete() && view.reachable);
     assert_eq!(view.command.phase, Phase::Succeeded);
     assert_eq!(view.command.isolation.as_deref(), Some("cgroup"));
-    let read = house.service.output_read(&house.admin, id, StreamName::Stdout, 3, 100).await.unwrap();
+    let read = house.store.read_output(id, StreamName::Stdout, 3, 100).await.unwrap();
     assert_eq!(read, OutputRead::Bytes("lo world".into()));
 }
 
@@ -153,7 +153,7 @@ async fn what_an_agent_still_runs_goes_on_after_a_reconnect_from_the_stored_offs
     peer.output(&command, 0, b"abcdef").await;
     peer.finish(&command, 6).await;
     assert_eq!(peer.acked().await.to_wire(), command.uid);
-    let read = house.service.output_read(&house.admin, id, StreamName::Stdout, 0, 100).await.unwrap();
+    let read = house.store.read_output(id, StreamName::Stdout, 0, 100).await.unwrap();
     assert_eq!(read, OutputRead::Bytes("abcdef".into()));
 }
 
@@ -266,7 +266,7 @@ async fn credit_is_granted_for_bytes_that_can_be_read_already() {
     let Body::OutputCredit(credit) = peer.body().await else { panic!("credit") };
     let readable = credit.offset - STREAM_CREDIT;
     assert!(readable > 0, "{credit:?}");
-    let last = house.service.output_read(&house.admin, id, StreamName::Stdout, readable - 1, 1).await.unwrap();
+    let last = house.store.read_output(id, StreamName::Stdout, readable - 1, 1).await.unwrap();
     assert_eq!(last, OutputRead::Bytes(vec![7].into()));
 }
 
@@ -321,7 +321,7 @@ async fn a_refused_submit_leaves_an_audit_row_and_no_command() {
     assert_eq!(refused.unwrap_err().code(), "invalid");
     let unknown = house.service.submit(&house.admin, vec!["web9".parse().unwrap()], request(), None, false, None).await;
     assert_eq!(unknown.unwrap_err().code(), "not_found");
-    let rows = house.service.audit_rows(&house.admin, 0, 100).await.unwrap();
+    let rows = house.store.audit_rows(0, 100).await.unwrap();
     let refusals = rows.iter().filter(|row| row.action == "command.submit" && row.outcome == "refused").count();
     assert_eq!(refusals, 2);
     let all =

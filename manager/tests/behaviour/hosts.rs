@@ -174,7 +174,7 @@ pub fn config_of(chain: &str, key: &str, bundle: &str) -> Arc<ClientConfig> {
 
 /// The audit rows of one action: outcome, actor, object and details.
 pub async fn audited(house: &House, action: &str) -> Vec<(String, String, String, String)> {
-    let rows = house.store.audit_rows(0, 10_000).await.unwrap();
+    let rows = house.store.audit_rows(0, 100_000).await.unwrap();
     let rows = rows.into_iter().filter(|row| row.action == action);
     rows.map(|row| (row.outcome, row.actor.0, row.object, row.details)).collect()
 }

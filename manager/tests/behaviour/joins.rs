@@ -187,6 +187,35 @@ async fn a_token_for_25_lets_in_exactly_25_of_100_hosts() {
     assert_eq!(generations.len(), 25, "each has its own generation");
 }
 
+/// The bar of enrolment: 500 hosts behind one address, with the bounds that a manager has when nobody changes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn five_hundred_hosts_behind_one_address_join_within_a_minute_and_no_more_than_the_token_allows() {
+    let defaults = Settings { knocks: Paces::default(), ..House::settings() };
+    let house = House::build_with(defaults).await;
+    let address = open(&house);
+    let token = token(&house, JoinWish { uses: Some(480), ..JoinWish::default() }).await;
+    let began = tokio::time::Instant::now();
+    let mut joining = JoinSet::new();
+    for number in 0..500 {
+        let token = token.clone();
+        joining.spawn(async move {
+            let mut host = Host::new(&format!("h{number}"));
+            loop {
+                match host.join(address, &token).await {
+                    // It was told when to come back.
+                    Err(Refused::Told(Code::Overloaded, _)) => tokio::time::sleep(Duration::from_secs(1)).await,
+                    other => return other,
+                }
+            }
+        });
+    }
+    let results = joining.join_all().await;
+    let took = began.elapsed();
+    let joined = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!((joined, agents(&house).await.len()), (480, 480), "{results:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
 /// Protocol R-JOIN-3: the connection dies between the use of the token and its answer.
 #[tokio::test]
 async fn after_a_lost_answer_the_same_key_gets_its_certificate_and_another_does_not() {

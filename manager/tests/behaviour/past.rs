@@ -71,7 +71,7 @@ async fn what_an_older_copy_runs_ends_as_the_tombstone_of_its_agent_says() {
     assert!(row.complete());
     let end = row.command.end.unwrap();
     assert_eq!((row.command.phase, end.exit_code, end.error), (Phase::Failed, Some(3), None));
-    let read = |offset| house.service.output_read(&house.admin, id, StreamName::Stdout, offset, 100);
+    let read = |offset| house.store.read_output(id, StreamName::Stdout, offset, 100);
     assert_eq!(read(0).await.unwrap(), OutputRead::Bytes("abc".into()));
     assert!(matches!(read(3).await.unwrap(), OutputRead::Gap(gap) if gap.length == 6));
 }

@@ -1,6 +1,7 @@
 //! The next certificate: over a live session, after the last one ended, and never for somebody else.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::handshake::{self, Renewal, read_renew, recover_hello};
@@ -11,6 +12,7 @@ use common::wire::frame::Body;
 use common::wire::{self, nak};
 use manager::service::site::Push;
 use manager::service::{JoinWish, Settings};
+use tokio::task::JoinSet;
 
 use crate::hosts::{Host, Refused, ask, audited, config_of, dial, open, token};
 use crate::house::{House, agent_peer, now_ms, wait_for};
@@ -117,6 +119,48 @@ async fn a_renewal_neither_ends_the_session_nor_drops_a_command() {
     session.finish(&command, 11).await;
     session.acked().await;
     assert_eq!(house.phase(id).await, "succeeded");
+}
+
+/// The bar of renewal, with scripted agents: each renews ten times while its command runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_renewals_of_a_hundred_agents_drop_no_command() {
+    let house = Arc::new(House::build().await);
+    let join = token(&house, JoinWish { uses: Some(100), ..JoinWish::default() }).await;
+    let mut agents = JoinSet::new();
+    for number in 0..100u8 {
+        let (house, join) = (Arc::clone(&house), join.clone());
+        agents.spawn(async move {
+            let mut host = Host::new(&format!("web{number}"));
+            host.join_from(&house, FROM, &join).await.unwrap();
+            let id = house.submit(host.name.as_str()).await;
+            let mut running = None;
+            for _ in 0..10 {
+                let mut peer = house.dial_as(LinkPeer::Agent(host.shown()), FROM.parse().unwrap());
+                peer.hello(&host.hello(&house, number)).await;
+                peer.welcome().await;
+                let held = running.iter().map(|command| crate::peer::item(command, wire::CommandPhase::Running));
+                let held: Vec<_> = held.collect();
+                assert_eq!(peer.settle(held).await.len(), running.iter().count());
+                if running.is_none() {
+                    let (seq, command) = peer.command().await;
+                    peer.accept(seq, &command).await;
+                    running = Some(command);
+                }
+                host = renewed(&host, &mut peer).await;
+            }
+            let mut peer = house.dial_as(LinkPeer::Agent(host.shown()), FROM.parse().unwrap());
+            peer.hello(&host.hello(&house, number)).await;
+            peer.welcome().await;
+            let command = running.expect("a command");
+            peer.settle(vec![crate::peer::item(&command, wire::CommandPhase::Running)]).await;
+            peer.finish(&command, 0).await;
+            peer.acked().await;
+            house.phase(id).await
+        });
+    }
+    let ends = agents.join_all().await;
+    assert!(ends.iter().all(|end| end == "succeeded"), "{ends:?}");
+    assert_eq!(audited(&house, "agent.renew").await.len(), 1_000);
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn retire(house: &House, force: bool) -> Result<AuthorityView, ServiceErro
     house.service.authority_retire(&house.admin, force).await
 }
 
-/// S41 and the bar of the rotation: 10 agents, 2 of them away through every step, and nobody joins again.
+/// The bar of the rotation; protocol R-RENEW-5, R-RENEW-6: 10 agents, 2 of them away through every step, and nobody joins again.
 #[tokio::test]
 async fn a_whole_rotation_with_a_fifth_of_the_agents_away_makes_nobody_join_again() {
     let house = House::build().await;
@@ -144,6 +144,7 @@ async fn refused_by_tls(dialled: std::io::Result<Peer>) -> bool {
     }
 }
 
+/// Protocol R-RENEW-6.
 #[tokio::test]
 async fn a_token_of_before_the_activation_still_joins_until_the_retirement() {
     let house = House::build().await;
@@ -212,6 +213,7 @@ async fn a_forced_retirement_cuts_the_sessions_that_stand_on_the_retired_authori
     );
 }
 
+/// Protocol R-RENEW-1.
 #[tokio::test]
 async fn an_agent_that_cannot_renew_is_never_sent_a_renew() {
     let house = House::build().await;

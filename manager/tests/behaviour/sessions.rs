@@ -298,7 +298,7 @@ async fn a_stopping_manager_says_goodbye_and_takes_nothing_new() {
 #[tokio::test]
 async fn a_revoked_token_stops_to_work() {
     let house = House::build().await;
-    let (token, text) = house.service.token_new(&house.admin, "ci", Scope::Run, None).await.unwrap();
+    let (token, text) = house.service.token_new(&house.admin, "ci", Scope::Run, None, None).await.unwrap();
     let caller = house.service.authenticate(&text).await.unwrap().expect("a caller");
     assert_eq!((caller.actor.0.as_str(), caller.scope), ("ci", Scope::Run));
     let mut wrong = text.clone();
