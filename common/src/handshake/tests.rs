@@ -60,8 +60,8 @@ fn judged(change: impl FnOnce(&mut ClientHello)) -> Result<Result<Hello, Code>, 
     };
     change(&mut said);
     let first = read_first(&frame(Body::ClientHello(said)), &peer(Role::Agent, false)?, &"c1".parse()?);
-    Ok(first.map_err(|refusal| refusal.code).and_then(|first| match first {
-        First::Session(hello) => Ok(*hello),
+    Ok(first.map_err(|refusal| refusal.code).map(|first| match first {
+        First::Session(hello) => *hello,
         other => panic!("not a session: {other:?}"),
     }))
 }

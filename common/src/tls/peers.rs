@@ -169,7 +169,7 @@ fn shown(connection: &CommonState) -> Option<&CertificateDer<'static>> {
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PeerError> {
     match X509Certificate::from_der(certificate) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(PeerError::Unreadable),
     }
 }

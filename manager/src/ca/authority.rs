@@ -61,12 +61,7 @@ impl Authority {
     pub fn open(dir: &Path, cluster: &Name, now: Duration) -> Result<Self, CaError> {
         let folder = Folder::open(dir, cluster)?;
         let set = folder.load(now)?;
-        Ok(Self {
-            cluster: cluster.clone(),
-            folder,
-            now: RwLock::new(Arc::new(set)),
-            stepping: Mutex::new(()),
-        })
+        Ok(Self { cluster: cluster.clone(), folder, now: RwLock::new(Arc::new(set)), stepping: Mutex::new(()) })
     }
 
     /// Issues the certificate of an agent whose key is made here.
@@ -176,7 +171,7 @@ impl Authority {
         self.set().bundle_pem()
     }
 
-    /// What agents compare their trust with (protocol R-RENEW-2).
+    /// What agents compare their trust with (protocol R-RENEW-5).
     #[must_use]
     pub fn bundle_hash(&self) -> [u8; 32] {
         self.set().bundle_hash()

@@ -18,7 +18,7 @@ const AUTHORITY_VALID: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Characters of a common name (X.520). The identity is in the URI, this is for people.
 const MAX_COMMON_NAME: usize = 64;
 
-/// From when to when a certificate holds, Unix time.
+/// From when to when a certificate holds, Unix time (protocol R-TLS-7).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     from: Duration,

@@ -108,8 +108,8 @@ impl Set {
         self.trusted.iter().map(|one| one.words()).collect()
     }
 
-    /// What a manager shows behind its leaf: the one that signed it, and the way from there to the one before, which is
-    /// all that an agent may know that was away, and what the tokens of yesterday are pinned to.
+    /// What a manager shows behind its leaf (protocol R-RENEW-6): the one that signed it, and the way from there to the
+    /// one before, which is all that an agent may know that was away, and what the tokens of yesterday are pinned to.
     pub(super) fn server_chain(&self) -> String {
         let mut chain = self.active.pem.clone();
         for older in self.trusted.iter().rev().filter(|one| one.number < self.active.number) {
@@ -248,9 +248,7 @@ impl Folder {
         let chain = tls::chain_from_pem(pem.as_bytes()).map_err(CaError::Certificate)?;
         let [der] = <[_; 1]>::try_from(chain).map_err(|_| CaError::List { path: self.certificate(number) })?;
         let issuer = match signs {
-            true => {
-                Some(Issuer::from_ca_cert_pem(&pem, load_pair(&self.key(number))?).map_err(CaError::Make)?)
-            }
+            true => Some(Issuer::from_ca_cert_pem(&pem, load_pair(&self.key(number))?).map_err(CaError::Make)?),
             false => None,
         };
         let cross_pem = if number > 1 { Some(read(&self.cross(number))?) } else { None };

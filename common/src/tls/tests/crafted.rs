@@ -110,7 +110,7 @@ fn a_crafted_certificate_opens_no_door() {
             by(Spec { ku: vec![Ku::DigitalSignature, Ku::KeyCertSign], ..Spec::agent() }),
         ),
         ("an agent's that may not sign", link, by(Spec { ku: vec![Ku::KeyEncipherment], ..Spec::agent() })),
-        ("an authority as an agent", link, by(Spec { is_ca: authority.clone(), ..Spec::agent() })),
+        ("an authority as an agent", link, by(Spec { is_ca: authority, ..Spec::agent() })),
         ("nobody", link, uris(&[])),
         ("two at once", link, uris(&["paprika://c1/agent/web1/3", "paprika://c1/agent/web2/3"])),
         ("the same twice", link, uris(&["paprika://c1/agent/web1/3", "paprika://c1/agent/web1/3"])),

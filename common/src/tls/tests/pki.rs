@@ -82,7 +82,7 @@ impl Spec {
         params.subject_alt_names.extend(dns);
         params.extended_key_usages = self.eku.clone();
         params.key_usages = self.ku.clone();
-        params.is_ca = self.is_ca.clone();
+        params.is_ca = self.is_ca;
         params
     }
 }
