@@ -66,6 +66,7 @@ pub async fn daemon(args: ManagerArgs) -> ExitCode {
     };
     telemetry::init(config.log);
     raise_descriptors();
+    common::cores::forbid();
     let shutdown = Shutdown::new();
     // Nobody waits to hear that it is ready: systemd is told, and the log says it.
     let (ready, _) = oneshot::channel();

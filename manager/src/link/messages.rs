@@ -15,7 +15,7 @@ use common::wire::{self, nak};
 use prost::Message;
 use store::types::{
     AckAnswer, Cancel, Command, End, EndError, Gap, Held, HeldPhase, Import, Limits, Options, Pause, PauseHeard,
-    Progress, ProgressReport, Reported, Request, StreamEnd,
+    Progress, ProgressReport, Reported, Request, SealedSecrets, Secrets, StreamEnd,
 };
 
 use crate::limits::{MAX_FLAGS, MAX_RESULT_PIECES, MAX_VALUE_BYTES};
@@ -169,6 +169,7 @@ pub fn import(agent: &Name, journal: Uid, held: &Held, command: &[u8]) -> Checke
         env,
         cwd: text(&command.cwd),
         stdin: command.has_stdin.then(|| command.stdin.to_vec()),
+        secrets: known_by_name(command.secrets.as_ref()),
         limits: Limits {
             memory: some(limits.memory_max),
             memory_high: some(limits.memory_high),
@@ -204,7 +205,15 @@ pub fn import(agent: &Name, journal: Uid, held: &Held, command: &[u8]) -> Checke
     })
 }
 
-/// Builds the Command frame.
+/// What was secret of a command that only its agent knew: it names it, and keeps the values to itself.
+fn known_by_name(secrets: Option<&wire::Secrets>) -> Secrets {
+    let Some(secrets) = secrets else { return Secrets::None };
+    let mut env: Vec<_> = secrets.env.keys().cloned().collect();
+    env.sort_unstable();
+    Secrets::Sealed(SealedSecrets { env, stdin: secrets.has_stdin, sealed: String::new() })
+}
+
+/// Builds the Command frame, all but its secrets: those are opened when it is on its way.
 pub fn command(command: &Command, store_position: u64) -> wire::Command {
     let request = &command.request;
     let (limits, options) = (&request.limits, &request.options);
@@ -249,6 +258,7 @@ pub fn command(command: &Command, store_position: u64) -> wire::Command {
         needs: needs(request).into_iter().map(str::to_owned).collect(),
         grace_ms: options.grace.map_or(0, grace_ms),
         has_grace: options.grace.is_some(),
+        secrets: None,
     }
 }
 
@@ -262,6 +272,7 @@ fn needs(request: &Request) -> Vec<&'static str> {
         (capability::SCRIPT, request.operation == SCRIPT_RUN),
         (capability::OPTIONS, options),
         (capability::KEEP_STRAYS, *keep_strays),
+        (capability::SECRETS, !request.secrets.is_none()),
     ];
     used.into_iter().filter_map(|(word, used)| used.then_some(word)).collect()
 }

@@ -6,36 +6,40 @@ use std::time::Duration;
 use api::base64;
 use api::commands::{
     Cancel, CancelAnswer, CancelOutcome, Command, CommandError, CommandRef, CommandRequest, Gap, JobStarted,
-    LimitsRequest, Pause, Progress, Stream, Usage,
+    LimitsRequest, Pause, Progress, SHOWN, Stream, TextOrSecret, Usage,
 };
 use api::signals;
 use api::time::Time;
-use common::config::{HumanDuration, Size};
+use common::config::{HumanDuration, SecretBytes, Size};
 use common::id::Name;
 use common::model::{Phase, StreamName};
+use serde::Serialize;
 use serde_json::Value;
-use store::types::{self, Idempotency, Limits, Options, Request, Submitted};
+use store::types::{self, Idempotency, Limits, OpenSecrets, Options, Request, Secrets, Submitted};
 
 use crate::http::problem::Refusal;
 use crate::http::query::read;
+use crate::service::seals::Seals;
 use crate::service::{Caller, CommandView};
 
 /// Reads what is to be run; the second part is how long it may wait for its start.
 pub(in crate::http) fn request(request: CommandRequest) -> Result<(Request, Option<Duration>), Refusal> {
-    let stdin = match (request.stdin, request.stdin_b64) {
-        (Some(_), Some(_)) => return Err(Refusal::invalid("stdin_b64", "give `stdin` or `stdin_b64`, not both")),
-        (Some(text), None) => Some(text.into_bytes()),
-        (None, Some(text)) => {
-            Some(base64::decode(&text).map_err(|error| Refusal::invalid("stdin_b64", error.to_string()))?)
+    let (stdin, secret_stdin) = input(request.stdin, request.stdin_b64)?;
+    let mut open = OpenSecrets { stdin: secret_stdin, ..OpenSecrets::default() };
+    let mut env = BTreeMap::new();
+    for (name, value) in request.env {
+        match value {
+            TextOrSecret::Text(text) => drop(env.insert(name, text)),
+            TextOrSecret::Secret(secret) => drop(open.env.insert(name, secret)),
         }
-        (None, None) => None,
-    };
+    }
+    let secrets = if open == OpenSecrets::default() { Secrets::None } else { Secrets::Open(open) };
     let converted = Request {
         operation: request.operation,
         args: request.args.to_string(),
         timeout: request.timeout.map(|timeout| timeout.0),
         user: request.user,
-        env: request.env,
+        env,
         cwd: request.cwd,
         stdin,
         limits: limits(request.limits.unwrap_or_default())?,
@@ -49,8 +53,26 @@ pub(in crate::http) fn request(request: CommandRequest) -> Result<(Request, Opti
             grace: request.grace.map(|grace| grace.0),
         },
         idempotent: request.idempotent,
+        secrets,
     };
     Ok((converted, request.expires_in.map(|span| span.0)))
+}
+
+/// What the standard input is, as it is and as a secret; at most one of both.
+fn input(
+    text: Option<TextOrSecret>,
+    b64: Option<TextOrSecret>,
+) -> Result<(Option<Vec<u8>>, Option<SecretBytes>), Refusal> {
+    // Says where a wrong byte is, never what stands there.
+    let decode = |text: &str| base64::decode(text).map_err(|error| Refusal::invalid("stdin_b64", error.to_string()));
+    Ok(match (text, b64) {
+        (Some(_), Some(_)) => return Err(Refusal::invalid("stdin_b64", "give `stdin` or `stdin_b64`, not both")),
+        (Some(TextOrSecret::Text(text)), None) => (Some(text.into_bytes()), None),
+        (Some(TextOrSecret::Secret(text)), None) => (None, Some(SecretBytes::new(text.expose().as_bytes().to_vec()))),
+        (None, Some(TextOrSecret::Text(text))) => (Some(decode(&text)?), None),
+        (None, Some(TextOrSecret::Secret(text))) => (None, Some(SecretBytes::new(decode(text.expose())?))),
+        (None, None) => (None, None),
+    })
 }
 
 fn limits(limits: LimitsRequest) -> Result<Limits, Refusal> {
@@ -110,15 +132,21 @@ fn shown_limits(limits: Limits) -> Option<LimitsRequest> {
 /// Makes a key one of its caller, and says what request it stands for.
 pub(in crate::http) fn idempotency(
     caller: &Caller,
+    seals: &Seals,
     key: Option<String>,
-    agents: &[Name],
+    whom: &impl Serialize,
     request: &CommandRequest,
 ) -> Result<Option<Idempotency>, Refusal> {
     let Some(key) = key else {
         return Ok(None);
     };
-    let whole = serde_json::to_vec(&(agents, request)).map_err(|error| Refusal::internal(error.to_string()))?;
-    let fingerprint = *blake3::hash(&whole).as_bytes();
+    let whole = serde_json::to_vec(&(whom, request)).map_err(|error| Refusal::internal(error.to_string()))?;
+    let whole = SecretBytes::new(whole);
+    // The hash is kept, and a short secret could be guessed by it: then only the holder of the key can make one.
+    let fingerprint = match request.has_secrets() {
+        true => seals.fingerprint(whole.expose())?,
+        false => *blake3::hash(whole.expose()).as_bytes(),
+    };
     Ok(Some(Idempotency { key: format!("{}:{key}", caller.actor.0), fingerprint }))
 }
 
@@ -146,6 +174,7 @@ pub(in crate::http) fn command(view: CommandView) -> Command {
         timeout: command.request.timeout.map(HumanDuration),
         user: command.request.user,
         cwd: command.request.cwd,
+        secrets: command.request.secrets.names().into_iter().map(|name| (name, SHOWN.to_owned())).collect(),
         limits: shown_limits(command.request.limits),
         umask: options.umask.map(|mask| format!("{mask:04o}")),
         nice: options.nice,

@@ -1,7 +1,8 @@
 //! How a command runs: as whom, where, with which environment, limits and options.
 
+use common::config::SecretBytes;
 use common::limits;
-use store::types::{Limits, Options, Request};
+use store::types::{Limits, Options, Request, Secrets};
 
 use super::Checked;
 use crate::limits::{MAX_BYTES, MAX_CPU, MAX_PATH, MAX_TASKS, MAX_USER, MIN_MEMORY};
@@ -24,9 +25,9 @@ pub(super) fn check(request: &Request) -> Checked {
 pub(super) fn none(request: &Request) -> Checked {
     let options = &request.options;
     let odd = [
-        ("stdin", request.stdin.is_some()),
+        ("stdin", request.stdin.is_some() || secret_stdin(request).is_some()),
         ("cwd", request.cwd.is_some()),
-        ("env", !request.env.is_empty()),
+        ("env", !request.env.is_empty() || !request.secrets.is_none()),
         ("user", request.user.is_some()),
         ("limits", request.limits != Limits::default()),
         ("umask", options.umask.is_some()),
@@ -63,15 +64,30 @@ fn check_user(user: &str) -> Checked {
     Ok(())
 }
 
+/// The standard input, when it is a secret that was not sealed yet.
+pub(super) fn secret_stdin(request: &Request) -> Option<&SecretBytes> {
+    match &request.secrets {
+        Secrets::Open(open) => open.stdin.as_ref(),
+        Secrets::None | Secrets::Sealed(_) => None,
+    }
+}
+
+/// All variables. Secret ones count like others; no error repeats a value.
 fn environment(request: &Request) -> Checked {
-    if request.env.len() > limits::MAX_ENV {
+    let plain = request.env.iter().map(|(name, value)| (name, value.as_str()));
+    let secret = match &request.secrets {
+        Secrets::Open(open) => Some(open.env.iter().map(|(name, value)| (name, value.expose()))),
+        Secrets::None | Secrets::Sealed(_) => None,
+    };
+    let all: Vec<_> = plain.chain(secret.into_iter().flatten()).collect();
+    if all.len() > limits::MAX_ENV {
         return Err(ServiceError::invalid("env", format!("must have at most {} variables", limits::MAX_ENV)));
     }
-    let bytes: usize = request.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes: usize = all.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > limits::MAX_ENV_BYTES {
         return Err(ServiceError::invalid("env", format!("must have at most {} bytes", limits::MAX_ENV_BYTES)));
     }
-    for (name, value) in &request.env {
+    for (name, value) in all {
         let field = format!("env.{}", common::escape::text(name));
         if name.is_empty() || name.contains('=') {
             return Err(ServiceError::invalid(field, "must have a name, without '='"));
