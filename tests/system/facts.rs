@@ -277,8 +277,8 @@ async fn a_process_is_given_what_was_asked_for() -> anyhow::Result<()> {
             request.nice = Some(5);
             request.oom_score = Some(500);
             request.cwd = Some("/usr".to_owned());
-            request.stdin = Some("in\nput".to_owned());
-            request.env = BTreeMap::from([("K".to_owned(), "a=b c".to_owned()), ("EMPTY".to_owned(), String::new())]);
+            request.stdin = Some("in\nput".into());
+            request.env = BTreeMap::from([("K".to_owned(), "a=b c".into()), ("EMPTY".to_owned(), "".into())]);
         })
         .await?;
     ensure!(told["umask"] == "0027" && told["oom_score"] == 500 && told["cwd"] == "/usr", "{told}");
@@ -299,7 +299,7 @@ async fn another_user_gets_its_groups_and_nothing_of_roots() -> anyhow::Result<(
         let told = ward
             .posture(|request| {
                 request.user = Some(user.clone());
-                request.stdin = Some("readable".to_owned());
+                request.stdin = Some("readable".into());
             })
             .await?;
         let id = |flag: &str| -> anyhow::Result<Vec<u64>> {

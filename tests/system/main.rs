@@ -16,6 +16,7 @@ mod curl;
 mod cuts;
 mod dev;
 mod disk_full;
+mod enrol;
 mod examples;
 mod execution;
 mod facts;

@@ -319,7 +319,7 @@ async fn nobody_speaks_without_a_certificate_or_with_another_protocol() -> anyho
         }
     }
     // No certificate at all: as an operator's client would come.
-    let mut config = Arc::unwrap_or_clone(tls::api_client(script.credentials.roots.clone())?);
+    let mut config = Arc::unwrap_or_clone(tls::api_client(script.credentials.roots.clone(), None)?);
     config.alpn_protocols = vec![tls::ALPN.to_vec()];
     if let Ok(mut peer) = Peer::connect_with(script.link, Arc::new(config)).await {
         let _ = peer.send(handshake::hello(&script.hello)).await;

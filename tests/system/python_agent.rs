@@ -148,7 +148,7 @@ async fn it_runs_commands_and_reports_their_ends() -> anyhow::Result<()> {
         "{command:?}"
     );
     let mut stdin = house.shell_request("tr a-z A-Z; kill -9 $$");
-    stdin.stdin = Some("loud".to_owned());
+    stdin.stdin = Some("loud".into());
     let id = house.client().start(&"snake".parse()?, &stdin).await?.id;
     let command = house.finished(id).await?;
     ensure!(command.signal == Some(9) && house.output(id, StreamName::Stdout).await? == b"LOUD", "{command:?}");

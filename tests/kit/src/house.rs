@@ -78,7 +78,7 @@ impl House {
             let proxy = if options.proxy { Some(Proxy::start(link).await?) } else { None };
             let dialled = proxy.as_ref().map_or(link, Proxy::address).to_string();
             let config = folder.path().join("manager.yml");
-            fs::write(&config, manager_yml(&dir, api.port(), link.port(), &dialled, options.heartbeat))?;
+            fs::write(&config, manager_yml(&dir, api.port(), link.port(), &dialled, &options))?;
             let mut manager = Process::start(&manager_program(&options, folder.path(), &[]))?;
             let up = wait_for(PATIENCE, "the manager's first answer", async || {
                 if manager.status()?.is_some() {
@@ -356,7 +356,7 @@ impl House {
         CommandRequest {
             operation: "command.run".to_owned(),
             args: serde_json::json!({ "shell": line }),
-            env: BTreeMap::from([(MARK.to_owned(), self.mark.clone())]),
+            env: BTreeMap::from([(MARK.to_owned(), self.mark.as_str().into())]),
             ..CommandRequest::default()
         }
     }

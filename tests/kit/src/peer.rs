@@ -93,6 +93,7 @@ impl Script {
             agent_version: "scripted".to_owned(),
             isolation: "best_effort".to_owned(),
             capabilities: Vec::new(),
+            bundle_hash: None,
         };
         Ok(Self { link, credentials, hello })
     }

@@ -94,6 +94,7 @@ impl ScriptedManager {
             manager_addresses: Vec::new(),
             cluster: self.cluster.clone(),
             clock_ms: unix_ms(),
+            bundle_hash: None,
         };
         link.answer(frame.seq, welcome(&params)).await?;
         let frame = link.next(PATIENCE).await?.context("closed before its inventory")?;

@@ -28,6 +28,8 @@ pub struct HouseOptions {
     pub state_dirs: BTreeMap<String, PathBuf>,
     /// Agents dial through a faulty proxy.
     pub proxy: bool,
+    /// How long certificates of agents are valid; as long as usual when absent.
+    pub certificate_valid: Option<Duration>,
 }
 
 impl HouseOptions {
@@ -45,6 +47,7 @@ impl HouseOptions {
             manager_dir: None,
             state_dirs: BTreeMap::new(),
             proxy: false,
+            certificate_valid: None,
         }
     }
 
@@ -64,12 +67,14 @@ impl HouseOptions {
 }
 
 /// The manager's configuration file.
-pub(crate) fn manager_yml(dir: &Path, api: u16, link: u16, advertise: &str, heartbeat: Duration) -> String {
+pub(crate) fn manager_yml(dir: &Path, api: u16, link: u16, advertise: &str, options: &HouseOptions) -> String {
+    let valid = options.certificate_valid.map(|valid| format!("  certificate_valid: {}ms\n", valid.as_millis()));
     format!(
         "dir: {}\napi:\n  listen: 127.0.0.1:{api}\nlink:\n  listen: 127.0.0.1:{link}\n  advertise: ['{advertise}']\n  \
-         heartbeat: {}ms\nlog: debug\n",
+         heartbeat: {}ms\n{}log: debug\n",
         dir.display(),
-        heartbeat.as_millis(),
+        options.heartbeat.as_millis(),
+        valid.unwrap_or_default(),
     )
 }
 

@@ -93,7 +93,7 @@ pub async fn call_with(
 pub async fn send(house: &House, bytes: &[u8]) -> anyhow::Result<Answer> {
     let roots = tls::load_roots(&house.manager_dir().join("ca/ca.pem"))?;
     let socket = TcpStream::connect(house.api()).await?;
-    let connector = TlsConnector::from(tls::api_client(roots)?);
+    let connector = TlsConnector::from(tls::api_client(roots, None)?);
     let mut stream = connector.connect(ServerName::try_from("localhost")?, socket).await?;
     let mut answer = Vec::new();
     let exchange = timeout(PATIENCE, async {

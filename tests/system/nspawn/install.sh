@@ -19,5 +19,4 @@ link:
 END
 systemctl start paprika-manager.service
 
-paprika agent cert host1 --out /etc/paprika/agent
-systemctl start paprika-agent.service
+paprika join-token new | paprika-agent join - --name host1

@@ -133,7 +133,7 @@ impl Cage {
                 End::Guard(_) => json!({ "run": ["true"], "only_if": words }),
                 _ => json!({ "run": words }),
             },
-            env: BTreeMap::from([(MARK.to_owned(), self.house.mark().to_owned())]),
+            env: BTreeMap::from([(MARK.to_owned(), self.house.mark().into())]),
             limits: Some(LimitsRequest { output: Some(OUTPUT.to_owned()), ..LimitsRequest::default() }),
             timeout: matches!(end, End::Timeout(_)).then_some(TIMEOUT),
             grace: matches!(end, End::Timeout(_)).then_some(GRACE),
@@ -151,9 +151,10 @@ impl Cage {
                 Ok(command.phase.is_final().then(|| Err(anyhow!("it ended before: {command:?}"))))
             });
             stands.await??;
-            // The search sees what stands: else it would prove nothing that it sees nothing afterwards.
-            let seen = survivors::of_command(uid, tag);
-            ensure!(seen.len() >= animal.processes, "of {} processes the search sees {seen:?}", animal.processes);
+            // The search sees what stands: else it would prove nothing that it sees nothing afterwards. In the middle of
+            // an exec a process shows neither its environment nor its arguments.
+            let what = format!("the search to see {} processes of {name}", animal.processes);
+            soon(&what, async || Ok((survivors::of_command(uid, tag).len() >= animal.processes).then_some(()))).await?;
             let fenced = survivors::groups(uid);
             let in_its_tree = match self.rung.tree() {
                 Some(tree) => fenced.iter().any(|group| group.starts_with(&tree)),
