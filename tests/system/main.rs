@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod adoption;
+mod attacks;
 mod bad_specs;
 mod burst;
+mod canaries;
 mod cancel;
 mod cli;
 mod clock;
@@ -23,6 +25,7 @@ mod facts;
 mod flood;
 mod house;
 mod limits;
+mod login;
 mod misuse;
 mod nspawn;
 mod output;
@@ -31,4 +34,5 @@ mod restore;
 mod rivals;
 mod run;
 mod tidy;
+mod trust_cli;
 mod zoo;

@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod scripted_manager;
 pub mod web;
 
+pub mod canaries;
 pub mod checker;
 pub mod effects;
 pub mod ground;
