@@ -1,8 +1,8 @@
-//! The examples of docs/commands.md, run word by word: every block marked `console` is one session of a shell.
+//! The examples of the pages for operators, run word by word: every block marked `console` is one session of a shell.
 //!
 //! A line that begins with `$ ` is typed, `> ` continues it, and what follows is what the screen shows: standard output
 //! and error together. `…` stands for anything within a line, alone on a line for any lines. `console root` and
-//! `console limits` are for machines that can do that. The page speaks of `web1`, `web2` and `/srv/app`; here those are
+//! `console limits` are for machines that can do that. The pages speak of `web1`, `web2` and `/srv/app`; here those are
 //! agents and a folder of the house.
 
 use std::fs;
@@ -22,9 +22,24 @@ const MARKER: &str = "\u{1}step over\u{1}";
 
 #[test]
 fn the_page_about_commands_shows_what_happens() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md")).unwrap();
+    shows_what_happens("docs/commands.md", 20);
+}
+
+#[test]
+fn the_page_about_operating_shows_what_happens() {
+    shows_what_happens("docs/operate.md", 12);
+}
+
+#[test]
+fn the_tour_shows_what_happens() {
+    shows_what_happens("README.md", 8);
+}
+
+/// Plays every session of a page that has at least so many steps.
+fn shows_what_happens(name: &str, least: usize) {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
     let blocks = blocks(&page);
-    assert!(blocks.iter().map(|block| block.steps.len()).sum::<usize>() > 20, "the page has lost its examples");
+    assert!(blocks.iter().map(|block| block.steps.len()).sum::<usize>() >= least, "{name} has lost its examples");
     let house = House::with_agents(2);
     let has_limits = house.paprika(&["run", "dev-1", "--limit", "memory=64M", "--", "true"]).status.success();
     let mut wrong = Vec::new();
@@ -37,13 +52,13 @@ fn the_page_about_commands_shows_what_happens() {
         };
         match missing {
             Some(why) => {
-                let test = format!("examples::line_{}", block.line);
+                let test = format!("examples::{}_line_{}", name.replace('/', "_"), block.line);
                 not_run(env!("CARGO_TARGET_TMPDIR"), &test, why).unwrap();
             }
             None => wrong.extend(play(&house, block)),
         }
     }
-    assert!(wrong.is_empty(), "docs/commands.md is not what happens:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{name} is not what happens:\n{}", wrong.join("\n"));
 }
 
 /// One session as the page has it.
