@@ -71,7 +71,8 @@ pub struct Ask<'a> {
     pub permission: Permission,
     /// To which agent, where it is about one.
     pub agent: Option<Subject<'a>>,
-    /// As which user, for `command.run`: the agent's own is `root`.
+    /// As which user, for `command.run`: the agent's own is `root`. `None` is an operation that starts no process: it runs as
+    /// nobody, so that no list of users stands in its way.
     pub user: Option<&'a str>,
     /// Which operation, for `command.run`.
     pub operation: Option<&'a str>,
@@ -120,6 +121,11 @@ impl Roles {
     #[must_use]
     pub fn rules(&self, role: &str) -> Option<&[Rule]> {
         self.roles.get(role).map(Vec::as_slice)
+    }
+
+    /// The names of all roles but the built-in one.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.roles.keys().map(String::as_str)
     }
 
     /// All operators with their roles.
@@ -173,9 +179,9 @@ impl Rule {
             return on_agent;
         }
         let as_user = match (&self.run_as, ask.user) {
-            (RunAs::Everybody, Some(_)) => true,
+            (_, None) | (RunAs::Everybody, Some(_)) => true,
             (RunAs::Users(users), Some(user)) => users.iter().any(|known| known == user),
-            (_, None) | (RunAs::Nobody, _) => false,
+            (RunAs::Nobody, Some(_)) => false,
         };
         let does = ask.operation.is_some_and(|operation| {
             self.operations.is_empty() || self.operations.iter().any(|pattern| pattern.matches(operation))

@@ -112,6 +112,22 @@ rolls: {}
     }
 }
 
+#[test]
+fn an_operation_that_starts_no_process_needs_no_user() {
+    let (roles, _) = read(SITE);
+    let name: Name = "web1".parse().unwrap();
+    let groups = [GroupName::parse("web").unwrap()];
+    let ask = |operation| Ask {
+        permission: Permission::CommandRun,
+        agent: Some(Subject { name: &name, groups: &groups }),
+        user: None,
+        operation: Some(operation),
+    };
+    assert!(roles.decide(roles.of("alice"), ask("command.ping")).is_allowed());
+    assert!(!roles.decide(roles.of("alice"), ask("agent.ping")).is_allowed(), "the operation counts all the same");
+    assert!(!roles.decide(roles.of("nobody"), ask("command.ping")).is_allowed());
+}
+
 type PlainRule<'a> = (Vec<Permission>, &'a str, Vec<&'a str>, Vec<&'a str>);
 
 /// The same question answered by trying every combination that the rules spell out.

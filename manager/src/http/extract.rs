@@ -12,13 +12,14 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::gate::Standing;
 use super::problem::Refusal;
 use super::query;
-use crate::limits::{BODY_WAIT, MAX_KEY};
-use crate::service::Caller;
+use crate::limits::{BODY_WAIT, MAX_KEY, MAX_PUSH, PUSH_WAITS, PUSHES_AT_ONCE};
+use crate::service::{Caller, ServiceError};
 
 /// Largest body: a megabyte, and standard input in base64 beside it.
 pub(super) const MAX_BODY: usize = 1024 * 1024 + common::limits::MAX_STDIN_BYTES.div_ceil(3) * 4;
@@ -77,6 +78,14 @@ impl PathParts {
         id.ok_or_else(|| Refusal::invalid("id", format!("`{}` is not the number of a command", escape::text(text))))
     }
 
+    /// A number that says which of its kind.
+    pub(super) fn number(&self, name: &str) -> Result<u64, Refusal> {
+        let text = self.text(name);
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.then(|| text.parse().ok()).flatten();
+        number.ok_or_else(|| Refusal::invalid(name, format!("`{}` is not a number", escape::text(text))))
+    }
+
     pub(super) fn text(&self, name: &str) -> &str {
         self.0.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
     }
@@ -91,7 +100,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         is_json(&parts.headers)?;
-        read_json(&read_body(body).await?).map(Self)
+        read_json(&read_body(body, MAX_BODY).await?).map(Self)
     }
 }
 
@@ -103,12 +112,33 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        let bytes = read_body(body).await?;
+        let bytes = read_body(body, MAX_BODY).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
         is_json(&parts.headers)?;
         read_json(&bytes).map(Self)
+    }
+}
+
+/// Places for large bodies; all doors share them.
+static LARGE: Semaphore = Semaphore::const_new(PUSHES_AT_ONCE);
+
+/// A JSON body that may be large, and the place it takes while it is in memory.
+pub(super) struct Pushed<T>(pub(super) T, pub(super) SemaphorePermit<'static>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Pushed<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        is_json(&parts.headers)?;
+        // Who waits holds nothing yet, and who reads is cut off in time.
+        let Ok(Ok(place)) = timeout(PUSH_WAITS, LARGE.acquire()).await else {
+            return Err(ServiceError::Busy { retry_after: BODY_WAIT }.into());
+        };
+        let bytes = read_body(body, MAX_PUSH).await?;
+        read_json(&bytes).map(|value| Self(value, place))
     }
 }
 
@@ -147,12 +177,12 @@ fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
         .hint("send the header `Content-Type: application/json`"))
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
-    match timeout(BODY_WAIT, to_bytes(body, MAX_BODY)).await {
+async fn read_body(body: Body, most: usize) -> Result<Bytes, Refusal> {
+    match timeout(BODY_WAIT, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => {
             Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large")
-                .detail(format!("a body has at most {MAX_BODY} bytes")))
+                .detail(format!("a body has at most {most} bytes here")))
         }
         Ok(Err(_)) => Err(Refusal::invalid("body", "the body ended early")),
         Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body took too long")

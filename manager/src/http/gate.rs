@@ -9,21 +9,32 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use common::id::{Generation, Name};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
-use store::types::Scope;
+use site::permission::Permission as Right;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 
 use super::problem::Refusal;
-use crate::service::{Caller, Refused, Service};
+use crate::service::{Caller, Refused, Rights, Service, ServiceError};
 
 /// How a request came in; put on it by the connection, never by the peer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Door {
     /// Over TLS: a token says who it is.
     Network(SocketAddr),
+    /// Over TLS, which has proven the key of an operator's certificate.
+    Certificate {
+        /// Where it comes from.
+        peer: SocketAddr,
+        /// From the certificate.
+        name: Name,
+        /// From the certificate.
+        generation: Generation,
+    },
     /// Over the Unix socket: the kernel said who it is.
     Local {
         /// The peer's user.
@@ -34,7 +45,7 @@ pub(super) enum Door {
 impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Network(peer) => peer.fmt(f),
+            Self::Network(peer) | Self::Certificate { peer, .. } => peer.fmt(f),
             Self::Local { uid } => write!(f, "uid {uid}"),
         }
     }
@@ -45,30 +56,61 @@ impl fmt::Display for Door {
 pub(super) enum Permission {
     /// Nothing: probes and the description of this API.
     Public,
-    /// A caller with at least this scope.
-    Scope(Scope),
+    /// A caller, whoever it is.
+    Anybody,
+    /// A caller who has this for something at least; for what, is asked by the service.
+    Needs(Right),
+    /// A caller who has one of these.
+    OneOf(&'static [Right]),
 }
 
 impl Permission {
-    pub(super) const READ: Self = Self::Scope(Scope::Read);
-    pub(super) const RUN: Self = Self::Scope(Scope::Run);
-    pub(super) const ADMIN: Self = Self::Scope(Scope::Admin);
+    /// Asks the rights, before anybody knows what exactly is asked for.
+    fn check(self, service: &Service, caller: &Caller) -> Result<(), ServiceError> {
+        let needs = match &self {
+            Self::Public | Self::Anybody => return service.still_stands(caller),
+            Self::Needs(right) => std::slice::from_ref(right),
+            Self::OneOf(rights) => rights,
+        };
+        let mut refused = None;
+        for need in needs {
+            match service.must_somewhere(caller, *need) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
 }
 
-/// The token a request came with, for answers that last: a token that is revoked meanwhile must not go on reading.
+/// The credential and the right a request came with, for answers that last: who loses either must not go on reading.
 #[derive(Clone)]
 pub(super) struct Standing {
     service: Service,
+    caller: Caller,
+    permission: Permission,
     bearer: Option<Arc<str>>,
     checked: Instant,
+    rights: watch::Receiver<Arc<Rights>>,
 }
 
 impl Standing {
-    /// How often a token is looked at again.
+    /// How often a credential is looked at again, whether or not anybody said that rights changed.
     pub(super) const RECHECK: Duration = Duration::from_secs(2);
 
-    /// Tells whether the caller is still who it was. A store that cannot say so now will be asked again.
+    /// Waits until somebody's rights may have changed.
+    pub(super) async fn changed(&mut self) {
+        if self.rights.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Tells whether the caller is still who it was and may still do what it came for. A store that cannot say so now will be
+    /// asked again.
     pub(super) async fn holds(&mut self) -> bool {
+        if self.permission.check(&self.service, &self.caller).is_err() {
+            return false;
+        }
         let Some(bearer) = self.bearer.clone() else {
             return true;
         };
@@ -132,11 +174,11 @@ async fn check(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Permission::Scope(need) = permission else {
+    if permission == Permission::Public {
         return next.run(request).await;
-    };
-    let door = request.extensions().get::<Door>().copied();
-    let from = door.map(|door| door.to_string());
+    }
+    let door = request.extensions().get::<Door>().cloned();
+    let from = door.as_ref().map(ToString::to_string);
     let from = from.as_deref().unwrap_or("nowhere");
     let asked = format!("{} {}", request.method(), request.uri().path());
     let (caller, bearer) = match identify(&service, door, request.headers()).await {
@@ -152,12 +194,13 @@ async fn check(
             return answer;
         }
     };
-    if let Err(error) = caller.may(need) {
-        tracing::info!(actor = %caller.actor.0, peer.addr = from, "A request was refused: the caller's scope is too small");
+    if let Err(error) = permission.check(&service, &caller) {
+        tracing::info!(actor = %caller.actor.0, peer.addr = from, "A request was refused: the caller does not have the permission");
         service.note_overreach(&caller, Refused { from, asked: &asked, code: error.code() }).await;
         return Refusal::from(error).into_response();
     }
-    let standing = Standing { service, bearer, checked: Instant::now() };
+    let rights = service.rights_changed();
+    let standing = Standing { service, caller: caller.clone(), permission, bearer, checked: Instant::now(), rights };
     request.extensions_mut().insert(standing);
     request.extensions_mut().insert(caller);
     next.run(request).await
@@ -169,7 +212,15 @@ async fn identify(
     headers: &HeaderMap,
 ) -> Result<(Caller, Option<Arc<str>>), Refusal> {
     if let Some(Door::Local { uid }) = door {
-        return Ok((service.local_caller(uid), None));
+        return Ok((Caller::local(uid), None));
+    }
+    // Who sends a token beside its certificate means the token; a bad one is not made good by the certificate.
+    if let Some(Door::Certificate { name, generation, .. }) = &door
+        && !headers.contains_key(AUTHORIZATION)
+    {
+        let caller = service.operator_caller(name, *generation);
+        let refusal = || Refusal::unauthenticated("the certificate is not valid; it may have expired or been revoked");
+        return caller.map(|caller| (caller, None)).ok_or_else(refusal);
     }
     let Some(bearer) = bearer_of(headers) else {
         return Err(Refusal::unauthenticated("send exactly one header of the form `Authorization: Bearer <token>`"));

@@ -24,6 +24,7 @@ use super::convert;
 use super::gate::Standing;
 use super::sse;
 use crate::limits::{EVENT_PIECE, RAW_PIECE, ROW_AGE};
+use crate::service::output::OutputSource;
 use crate::service::{Caller, CommandView, Service, ServiceError};
 
 /// What both kinds of readers have in common.
@@ -32,6 +33,7 @@ pub(super) struct Reader {
     pub(super) caller: Caller,
     pub(super) standing: Standing,
     pub(super) id: CommandId,
+    pub(super) source: OutputSource,
     /// Wait for more until the end.
     pub(super) follow: bool,
     pub(super) watch: CommandWatch,
@@ -50,7 +52,7 @@ impl Reader {
     }
 
     async fn read(&self, stream: StreamName, offset: u64, max: usize) -> Result<OutputRead, ServiceError> {
-        self.service.output_read(&self.caller, self.id, stream, offset, max).await
+        self.service.output_read(&self.caller, &self.source, stream, offset, max).await
     }
 
     async fn wait(&mut self) -> Woken {
@@ -59,6 +61,8 @@ impl Reader {
             let pause = Standing::RECHECK.min(silent_until.saturating_duration_since(Instant::now()));
             tokio::select! {
                 () = self.watch.changed() => return Woken::Changed,
+                // The next look and the next read ask for what is still allowed.
+                () = self.standing.changed() => return Woken::Changed,
                 () = self.service.shutdown().requested() => return Woken::Stopping,
                 () = sleep(pause) => {}
             }
@@ -80,6 +84,11 @@ impl Reader {
         warn!(command.id = self.id.0, error = %Chain(error), "A reader of output was cut because of an error");
         Some(Err(Cut))
     }
+}
+
+/// A reader whose right ended is stopped without a word to the log: it was told when it asked, and is told when it asks again.
+fn right_is_gone(error: &ServiceError) -> bool {
+    matches!(error, ServiceError::Forbidden { .. } | ServiceError::NotFound { .. })
 }
 
 /// Tells how long a stream is, and whether all of it is here.
@@ -162,6 +171,7 @@ impl Source for Raw {
     async fn next(&mut self) -> Step {
         match self.step().await {
             Ok(step) => step,
+            Err(error) if right_is_gone(&error) => self.stop_at(self.next),
             Err(error) => self.reader.failed(&error),
         }
     }
@@ -272,6 +282,7 @@ impl Source for Events {
     async fn next(&mut self) -> Step {
         match self.step().await {
             Ok(step) => step,
+            Err(error) if right_is_gone(&error) => None,
             Err(error) => self.reader.failed(&error),
         }
     }

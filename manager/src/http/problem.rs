@@ -7,7 +7,8 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use api::problem::{CONTENT_TYPE as PROBLEM_JSON, Problem};
 
-use crate::service::ServiceError;
+use super::convert;
+use crate::service::{Denied, ServiceError};
 
 /// A refusal on its way out. The envelope adds what only it knows, and writes the body.
 #[derive(Debug, Clone)]
@@ -123,9 +124,22 @@ impl From<ServiceError> for Refusal {
             ServiceError::Conflict { text, .. } => {
                 Self::new(S::CONFLICT, code, "The request does not fit what is there").detail(text)
             }
-            ServiceError::Forbidden { .. } => Self::new(S::FORBIDDEN, code, "Not allowed")
-                .detail(error.to_string())
-                .hint("use a token with a larger scope"),
+            ServiceError::Forbidden { because, .. } => {
+                let refusal = Self::new(S::FORBIDDEN, code, "Not allowed").detail(error.to_string());
+                refusal.hint(match because {
+                    Denied::Credential => "use a credential that is good",
+                    Denied::Scope(_) => "use a token with a larger scope",
+                    Denied::Roles => "roles.yml of the site says which roles allow what, and whose they are",
+                })
+            }
+            ServiceError::Site { ref problems } => {
+                let mut refusal = Self::new(S::BAD_REQUEST, code, "The site has mistakes").detail(error.to_string());
+                refusal.problem.problems = convert::site::problems(problems);
+                refusal
+            }
+            ServiceError::GivesMore { field, .. } => {
+                Self::new(S::FORBIDDEN, code, "Not allowed").detail(error.to_string()).field(field)
+            }
             ServiceError::Draining => {
                 let mut refusal = Self::new(S::SERVICE_UNAVAILABLE, code, "The manager is stopping")
                     .detail("no new work is taken; ask again when the manager is back");
@@ -142,7 +156,9 @@ impl From<ServiceError> for Refusal {
                 refusal.header = Some(Extra::RetryAfter { seconds });
                 refusal
             }
-            ServiceError::Store(_) | ServiceError::Certificate(_) => Self::internal(Chain(&error).to_string()),
+            ServiceError::Store(_) | ServiceError::Checkpoints(_) | ServiceError::Certificate(_) => {
+                Self::internal(Chain(&error).to_string())
+            }
         };
         refusal.problem.retryable = retryable;
         refusal

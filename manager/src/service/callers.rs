@@ -1,10 +1,14 @@
-//! Who calls: tokens and the local socket's users, and what their scope allows.
+//! Who calls: bearers of tokens and of operators' certificates, and the local socket's users.
+//!
+//! What they may do is weighed by [`super::rights`] and nowhere else.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use common::id::Uid;
-use store::types::{Actor, Scope, Token};
+use common::id::{Generation, Name, Uid};
+use site::permission::Permission;
+use site::roles::ADMIN;
+use store::types::{Actor, Authority, Millis, Scope, Token, Via};
 use tokio::time::Instant;
 
 use super::core::Service;
@@ -14,31 +18,74 @@ use crate::limits::{TOKEN_BELIEVED, TOKENS_KEPT};
 /// What every token starts with, so that scanners for leaked secrets can find them.
 const TOKEN_PREFIX: &str = "paprika_";
 
-/// Who calls and what they may do at the most.
+/// Who calls, by which credential, and what that credential is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The name in audit rows and in `created_by`.
     pub actor: Actor,
-    /// What they may do.
+    /// Who it is and by which credential: what is recorded with what they ask for.
+    pub authority: Authority,
+    /// What they may do at the most.
     pub scope: Scope,
+    /// Roles of the credential itself; those of `roles.yml` come on top when something is weighed.
+    pub roles: Vec<String>,
 }
 
 impl Caller {
-    /// Checks that the caller may do what `need` stands for.
-    ///
-    /// # Errors
-    /// `Forbidden` when the scope is smaller.
-    pub fn may(&self, need: Scope) -> Result<(), ServiceError> {
-        if rank(self.scope) >= rank(need) { Ok(()) } else { Err(ServiceError::Forbidden { need }) }
+    /// The bearer of a token.
+    #[must_use]
+    pub fn of_token(token: &Token) -> Self {
+        Self {
+            actor: Actor(token.name.clone()),
+            authority: Authority { actor: token.name.clone(), via: Via::Token { id: token.id.clone() } },
+            scope: token.scope,
+            roles: token.roles.clone(),
+        }
+    }
+
+    /// The bearer of an operator's certificate: no scope bounds it, and all roles are those of `roles.yml`.
+    #[must_use]
+    pub fn of_certificate(name: &Name, generation: Generation) -> Self {
+        Self {
+            actor: Actor(name.to_string()),
+            authority: Authority { actor: name.to_string(), via: Via::Certificate { generation } },
+            scope: Scope::Admin,
+            roles: Vec::new(),
+        }
+    }
+
+    /// A user of this host whom the socket lets in: root or the manager's own.
+    #[must_use]
+    pub fn local(uid: u32) -> Self {
+        let actor = format!("local:{uid}");
+        Self {
+            actor: Actor(actor.clone()),
+            authority: Authority { actor, via: Via::Local { uid } },
+            scope: Scope::Admin,
+            roles: vec![ADMIN.to_owned()],
+        }
+    }
+
+    /// The name under which `roles.yml` may give roles. That of a local user is no name there: it holds a colon.
+    #[must_use]
+    pub fn operator(&self) -> &str {
+        &self.actor.0
     }
 }
 
-fn rank(scope: Scope) -> u8 {
-    match scope {
-        Scope::Read => 0,
-        Scope::Run => 1,
-        Scope::Admin => 2,
-    }
+/// Who a caller is, and what it may do now.
+#[derive(Debug, Clone)]
+pub struct CallerView {
+    /// The caller.
+    pub caller: Caller,
+    /// Every role it has, those of `roles.yml` included.
+    pub roles: Vec<String>,
+    /// What it may do to something at least.
+    pub permissions: Vec<Permission>,
+    /// When its credential ends.
+    pub expires_at: Option<Millis>,
+    /// The name of the cluster.
+    pub cluster: Name,
 }
 
 /// A token in its two forms: what the operator keeps and what the store keeps.
@@ -124,30 +171,29 @@ impl Service {
         // `blake3::Hash` compares in constant time.
         let right = blake3::hash(secret.as_bytes()) == blake3::Hash::from_bytes(hash);
         let alive = token.revoked_at.is_none() && token.expires_at.is_none_or(|at| at > self.now());
-        Ok((right && alive).then_some(Caller { actor: Actor(token.name), scope: token.scope }))
+        Ok((right && alive).then(|| Caller::of_token(&token)))
     }
+}
 
-    /// The caller behind the Unix socket, whose user the kernel vouches for.
+impl Service {
+    /// Tells a caller who it is.
     #[must_use]
-    pub fn local_caller(&self, uid: u32) -> Caller {
-        Caller { actor: Actor(format!("local:{uid}")), scope: Scope::Admin }
+    pub fn whoami(&self, caller: Caller) -> CallerView {
+        let (rights, now) = (self.rights(), self.now());
+        let held = |need: &Permission| rights.somewhere(&caller, *need, now).is_ok();
+        CallerView {
+            roles: rights.roles(&caller),
+            permissions: Permission::ALL.into_iter().filter(held).collect(),
+            expires_at: rights.expires_at(&caller.authority),
+            cluster: self.store().identity().cluster,
+            caller,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_scope_includes_the_smaller_ones_and_no_larger() {
-        let order = [Scope::Read, Scope::Run, Scope::Admin];
-        for (has, scope) in order.into_iter().enumerate() {
-            let caller = Caller { actor: Actor("x".to_owned()), scope };
-            for (needs, need) in order.into_iter().enumerate() {
-                assert_eq!(caller.may(need).is_ok(), has >= needs, "{scope:?} {need:?}");
-            }
-        }
-    }
 
     #[test]
     fn a_drawn_token_comes_apart_again_and_garbage_does_not() {

@@ -1,5 +1,6 @@
 //! The service as a handle: what every noun's file stands on.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::callers::TokenCache;
+use super::error::ServiceError;
 use super::refusals::Refusals;
 use super::rights::Rights;
 use super::seals::Seals;
@@ -135,6 +137,27 @@ impl Service {
                 started: Instant::now(),
                 restored: tokio::sync::Mutex::new(false),
             }),
+        }
+    }
+
+    /// Takes a change to its end, whether or not its caller stays: what was committed must not lack what belongs behind it,
+    /// such as the snapshot without a revoked credential.
+    ///
+    /// # Errors
+    /// Those of the change.
+    pub(super) async fn to_its_end<T, F>(&self, change: impl FnOnce(Self) -> F) -> Result<T, ServiceError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ServiceError>> + Send + 'static,
+    {
+        #[expect(clippy::disallowed_methods, reason = "a change goes on to its end when its caller leaves; it is bounded")]
+        let changing = tokio::spawn(change(self.clone()));
+        match changing.await {
+            Ok(done) => done,
+            // As if it had been awaited in place.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only the end of the process stops it.
+            Err(_) => Err(ServiceError::Draining),
         }
     }
 

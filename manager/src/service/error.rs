@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use site::Problems;
+use site::permission::Permission;
 use store::StoreError;
 use store::types::Scope;
+
+use super::rights::Denied;
 
 /// A refusal or a failure of the service.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +41,26 @@ pub enum ServiceError {
         text: String,
     },
     /// The caller is known and may not do this.
-    #[error("this needs the scope {}", scope_name(*.need))]
+    #[error("this needs the permission {need}{}", lacking(*.because))]
     Forbidden {
-        /// The smallest scope that may.
-        need: Scope,
+        /// What is needed.
+        need: Permission,
+        /// What stands in the way.
+        because: Denied,
+    },
+    /// The caller would give away what it does not have itself.
+    #[error("nobody gives more than they have, and the caller does not have {what}")]
+    GivesMore {
+        /// Path of the value.
+        field: &'static str,
+        /// What it lacks, e.g. `the role deployer`.
+        what: String,
+    },
+    /// A site is broken.
+    #[error("the site has mistakes; the first is {}", problems.list().first().map(ToString::to_string).unwrap_or_default())]
+    Site {
+        /// All of them.
+        problems: Problems,
     },
     /// The manager is stopping and takes no new work.
     #[error("the manager is stopping")]
@@ -57,6 +77,9 @@ pub enum ServiceError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] StoreError),
+    /// The checkpoints of the audit cannot be read; the text holds the whole chain.
+    #[error("the checkpoints of the audit cannot be read: {0}")]
+    Checkpoints(String),
     /// A certificate could not be made.
     #[error("the certificate could not be issued")]
     Certificate(#[source] crate::ca::CaError),
@@ -69,11 +92,12 @@ impl ServiceError {
         match self {
             Self::NotFound { .. } => "not_found",
             Self::Invalid { code, .. } | Self::Conflict { code, .. } => code,
-            Self::Forbidden { .. } => "forbidden",
+            Self::Forbidden { .. } | Self::GivesMore { .. } => "forbidden",
+            Self::Site { .. } => "site_invalid",
             Self::Draining => "draining",
             Self::Full => "store_full",
             Self::Busy { .. } => "busy",
-            Self::Store(_) | Self::Certificate(_) => "internal",
+            Self::Store(_) | Self::Checkpoints(_) | Self::Certificate(_) => "internal",
         }
     }
 
@@ -87,6 +111,12 @@ impl ServiceError {
     #[must_use]
     pub fn not_found(kind: &str, name: impl std::fmt::Display) -> Self {
         Self::NotFound { what: format!("{kind} {name}"), hint: None }
+    }
+
+    /// Makes the error of giving away what one has not.
+    #[must_use]
+    pub fn gives(field: &'static str, what: impl Into<String>) -> Self {
+        Self::GivesMore { field, what: what.into() }
     }
 
     /// Makes the plain error of a wrong value.
@@ -111,6 +141,14 @@ impl From<StoreError> for ServiceError {
             StoreError::Busy => Self::Busy { retry_after: Duration::from_secs(1) },
             other => Self::Store(other),
         }
+    }
+}
+
+fn lacking(because: Denied) -> String {
+    match because {
+        Denied::Credential => ", and the credential has ended or was revoked".to_owned(),
+        Denied::Scope(scope) => format!(", which a token of the scope {} never has", scope_name(scope)),
+        Denied::Roles => ", which no role of the caller gives here".to_owned(),
     }
 }
 

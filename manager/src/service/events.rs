@@ -1,47 +1,80 @@
-//! Events and audit rows, in the order of their commits.
+//! Events, in the order of their commits.
 
-use store::types::{AuditRow, Event, EventFilter, Scope};
+use site::permission::Permission;
+use store::types::{Event, EventFilter};
 use tokio::sync::watch;
 
 use super::callers::Caller;
 use super::core::Service;
 use super::error::ServiceError;
+use super::rights::Denied;
 
 /// Rows in one page.
 pub const MAX_PAGE: usize = 1_000;
+/// Pages of the store that are looked through for one page of a caller who sees little of them.
+const LOOKS: usize = 64;
+/// Each of them shows some events.
+pub const EVENT_READERS: [Permission; 5] = [
+    Permission::AgentRead,
+    Permission::CommandRead,
+    Permission::SiteRead,
+    Permission::StatusRead,
+    Permission::AuditRead,
+];
+
+/// Some events, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// Those that the caller may see.
+    pub events: Vec<Event>,
+    /// Everything up to this one was looked at.
+    pub seen_to: u64,
+    /// There may be more behind it.
+    pub more: bool,
+}
 
 impl Service {
-    /// Reads events behind `after`, oldest first.
+    /// Reads events behind `after`, oldest first, and leaves out those that are not for the caller.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When no event is for the caller, or the store cannot be read.
     pub async fn events(
         &self,
         caller: &Caller,
         after: u64,
         limit: usize,
         filter: EventFilter,
-    ) -> Result<Vec<Event>, ServiceError> {
-        caller.may(Scope::Read)?;
-        Ok(self.store().events(after, limit.clamp(1, MAX_PAGE), filter).await?)
+    ) -> Result<EventPage, ServiceError> {
+        let (rights, now) = (self.rights(), self.now());
+        let mut held = EVENT_READERS.iter().map(|need| rights.somewhere(caller, *need, now));
+        if !held.any(|held| held.is_ok()) {
+            return Err(ServiceError::Forbidden { need: Permission::CommandRead, because: Denied::Roles });
+        }
+        let limit = limit.clamp(1, MAX_PAGE);
+        let mut page = EventPage { events: Vec::new(), seen_to: after, more: true };
+        for _ in 0..LOOKS {
+            let rows = self.store().events(page.seen_to, limit, filter.clone()).await?;
+            page.more = rows.len() >= limit;
+            for event in rows {
+                if page.events.len() >= limit {
+                    page.more = true;
+                    return Ok(page);
+                }
+                page.seen_to = event.seq;
+                if self.sees_event(caller, &event) {
+                    page.events.push(event);
+                }
+            }
+            if !page.more || page.events.len() >= limit {
+                break;
+            }
+        }
+        Ok(page)
     }
 
     /// The number of the newest event; changes wake its watchers.
     #[must_use]
     pub fn events_changed(&self) -> watch::Receiver<u64> {
         self.store().events_changed()
-    }
-
-    /// Reads audit rows behind `after`, oldest first.
-    ///
-    /// # Errors
-    /// When the caller may not, or the store cannot be read.
-    pub async fn audit_rows(&self, caller: &Caller, after: u64, limit: usize) -> Result<Vec<AuditRow>, ServiceError> {
-        let checked = caller.may(Scope::Admin);
-        if let Err(refusal) = checked {
-            self.note_refusal(caller, "audit.read", "audit", &refusal).await;
-            return Err(refusal);
-        }
-        Ok(self.store().audit_rows(after, limit.clamp(1, MAX_PAGE)).await?)
     }
 }

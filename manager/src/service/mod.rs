@@ -8,22 +8,38 @@
 pub mod callers;
 pub mod core;
 pub mod error;
+mod permits;
 mod refusals;
+pub mod rights;
+mod snapshot;
+
+mod admit;
 
 pub mod agents;
+pub mod authority;
+pub mod audit;
 pub mod commands;
 pub mod events;
+pub mod joins;
+pub mod operators;
 pub mod output;
+mod renewals;
 pub mod sessions;
+pub mod site;
 pub mod status;
+pub mod seals;
 mod time;
 pub mod tokens;
 pub mod validate;
 
 pub use agents::{AgentView, IssuedCertificate};
+pub use authority::AuthorityView;
 pub use callers::Caller;
 pub use commands::{CancelWish, CommandList, CommandView};
 pub use core::{Parts, Service, Settings};
 pub use error::ServiceError;
+pub use joins::JoinWish;
+pub use operators::{IssuedOperator, OperatorView};
+pub use rights::{About, Credential, Credentials, Denied, Rights};
 pub(crate) use refusals::Refused;
 pub use status::Status;

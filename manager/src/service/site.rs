@@ -185,6 +185,17 @@ impl Service {
         }
         let Push { base, files, check_only } = push;
         let site = load(move || tree_of(files)).await?.map_err(|problems| ServiceError::Site { problems })?;
+        let caller = caller.clone();
+        self.to_its_end(async move |service: Self| service.push_site(&caller, base, site, check_only).await).await
+    }
+
+    async fn push_site(
+        &self,
+        caller: &Caller,
+        base: Option<u64>,
+        site: Site,
+        check_only: bool,
+    ) -> Result<Pushed, ServiceError> {
         let held = self.changing().lock().await;
         let rights = self.rights();
         if base.is_some_and(|base| base != rights.revision()) {
@@ -221,10 +232,15 @@ impl Service {
         if self.draining() {
             return Err(ServiceError::Draining);
         }
+        let actor = caller.actor.clone();
+        self.to_its_end(async move |service: Self| service.approve_site(&actor, number).await).await
+    }
+
+    async fn approve_site(&self, actor: &Actor, number: u64) -> Result<SiteRevision, ServiceError> {
         let held = self.changing().lock().await;
         let files = self.store().revision_tree(number).await?;
         let site = load(move || tree_of(files)).await?.map_err(|problems| ServiceError::Site { problems })?;
-        let revision = self.store().revision_approve(number, &caller.actor, self.now()).await?;
+        let revision = self.store().revision_approve(number, actor, self.now()).await?;
         self.put_site(&self.rights(), number, site);
         drop(held);
         self.refuse_what_waits().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use common::id::{Incarnation, Name, StorePosition};
 use common::model::Phase;
-use store::types::Scope;
+use site::permission::Permission;
 
 use super::callers::Caller;
 use super::core::Service;
@@ -45,7 +45,7 @@ impl Service {
     /// # Errors
     /// When the store cannot be read.
     pub async fn status(&self, caller: &Caller) -> Result<Status, ServiceError> {
-        caller.may(Scope::Read)?;
+        self.must_somewhere(caller, Permission::StatusRead)?;
         let identity = self.store().identity();
         let position = self.store().position();
         let agents = self.store().agent_count().await?;
@@ -77,15 +77,18 @@ impl Service {
     }
 
     /// Renders every counter in the text format of Prometheus. It reads memory only, so a probe never waits for the store.
-    #[must_use]
-    pub fn metrics(&self) -> String {
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub fn metrics(&self, caller: &Caller) -> Result<String, ServiceError> {
+        self.must_somewhere(caller, Permission::StatusRead)?;
         let position = self.store().position();
-        self.counters().render(&[
+        Ok(self.counters().render(&[
             ("paprika_uptime_seconds", "Seconds since the manager started.", self.uptime().as_secs()),
             ("paprika_agents_connected", "Agents connected to this manager.", self.registry().count() as u64),
             ("paprika_store_position", "Committed changes of the store.", position.position.0),
             ("paprika_store_last_event", "Number of the newest event.", position.last_event),
             ("paprika_ready", "1 while the manager takes work.", u64::from(self.ready())),
-        ])
+        ]))
     }
 }

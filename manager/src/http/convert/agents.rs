@@ -2,12 +2,14 @@
 
 use api::agents::{Agent, AgentCertificate};
 use api::time::Time;
+use site::target::Target;
 
+use crate::http::problem::Refusal;
 use crate::service::{AgentView, IssuedCertificate};
 
 /// Shows an agent.
 pub(in crate::http) fn agent(view: AgentView) -> Agent {
-    let AgentView { agent, connected } = view;
+    let AgentView { agent, connected, groups } = view;
     let connected_at = connected.as_ref().map(|session| session.since).or(agent.connected_at);
     let address = connected.as_ref().map(|session| session.address.clone()).or(agent.address);
     Agent {
@@ -22,10 +24,16 @@ pub(in crate::http) fn agent(view: AgentView) -> Agent {
         isolation: agent.isolation,
         cores: agent.cores,
         memory_bytes: agent.memory_bytes,
+        groups,
         labels: agent.labels,
         quarantined: agent.quarantined,
         drained: agent.drained,
     }
+}
+
+/// Reads an expression over agents.
+pub(in crate::http) fn target(field: &str, text: &str) -> Result<Target, Refusal> {
+    Target::parse(text).map_err(|error| Refusal::invalid(field, error.to_string()))
 }
 
 /// Shows a certificate that was just issued.

@@ -18,6 +18,7 @@ use crate::service::Service;
 #[utoipa::path(
     get, path = "/agents", tag = "agents",
     params(
+        ("target" = Option<String>, Query, description = "Only agents that this expression means, for example `@web and not web3`."),
         ("after" = Option<String>, Query, description = "Go on behind this cursor."),
         ("limit" = Option<u32>, Query, description = "At most this many, 100 when absent, 1000 at most."),
     ),
@@ -31,9 +32,10 @@ pub(super) async fn list(
     Authenticated(caller): Authenticated,
     mut words: Words,
 ) -> Result<Body<Page<Agent>>, Refusal> {
-    let (after, limit) = (words.value("after")?, words.limit()?);
+    let (target, after, limit) = (words.text("target")?, words.value("after")?, words.limit()?);
     words.finish()?;
-    let views = service.agents(&caller, after, limit).await?;
+    let target = target.map(|text| convert::target("target", &text)).transpose()?;
+    let views = service.agents(&caller, target.as_ref(), after, limit).await?;
     let next = views.get(limit - 1).map(|view| view.agent.name.to_string());
     Ok(Body(Page { items: views.into_iter().map(convert::agent).collect(), next }))
 }

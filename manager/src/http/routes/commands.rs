@@ -14,7 +14,7 @@ use http::StatusCode;
 use http::header::LOCATION;
 use store::types::{CancelAnswer, CommandFilter};
 
-use crate::http::convert::commands as convert;
+use crate::http::convert::{agents, commands as convert};
 use crate::http::extract::{Authenticated, IdempotencyKey, Json, OptionalJson, PathParts};
 use crate::http::problem::Refusal;
 use crate::http::query::{Words, read};
@@ -42,7 +42,7 @@ pub(super) async fn start(
     Json(request): Json<CommandRequest>,
 ) -> Result<Response, Refusal> {
     let agent = path.name()?;
-    let idempotency = convert::idempotency(&caller, key, std::slice::from_ref(&agent), &request)?;
+    let idempotency = convert::idempotency(&caller, service.seals(), key, &[&agent], &request)?;
     let (request, expires_in) = convert::request(request)?;
     let view = service.start(&caller, agent, request, expires_in, idempotency).await?;
     let location = [(LOCATION, format!("/commands/{}", view.command.id))];
@@ -64,10 +64,24 @@ pub(super) async fn start_job(
     IdempotencyKey(key): IdempotencyKey,
     Json(request): Json<JobRequest>,
 ) -> Result<Response, Refusal> {
-    let (agents, request) = request.split();
-    let idempotency = convert::idempotency(&caller, key, &agents, &request)?;
+    let target = request.target.clone();
+    let (mut agents, request) = request.split();
+    // With a target a repeat means the agents that were found the first time, whoever has joined since.
+    let idempotency = match &target {
+        Some(target) => convert::idempotency(&caller, service.seals(), key, target, &request)?,
+        None => convert::idempotency(&caller, service.seals(), key, &agents, &request)?,
+    };
+    if let Some(text) = &target {
+        if !agents.is_empty() {
+            return Err(Refusal::invalid("target", "give `agents` or `target`, not both"));
+        }
+        agents = service.resolve(&caller, &agents::target("target", text)?).await?;
+    }
     let (request, expires_in) = convert::request(request)?;
     let submitted = service.submit(&caller, agents.clone(), request, expires_in, true, idempotency).await?;
+    if submitted.replayed && target.is_some() {
+        agents = service.agents_of(&submitted).await?;
+    }
     let started = convert::started(&submitted, &agents);
     let location = match started.job {
         Some(job) => format!("/commands?job={job}"),
@@ -124,7 +138,7 @@ pub(super) async fn list_of_agent(
     words: Words,
 ) -> Result<Body<Page<Command>>, Refusal> {
     let agent = path.name()?;
-    service.agent(&caller, &agent).await?;
+    service.has_commands(&caller, &agent).await?;
     page(&service, &caller, Some(agent), words).await
 }
 

@@ -23,7 +23,7 @@ use crate::http::problem::Refusal;
 use crate::http::query::{Words, read};
 use crate::http::sse;
 use crate::limits::EVENTS_AT_ONCE;
-use crate::service::{Caller, Service};
+use crate::service::{Caller, Service, ServiceError};
 
 /// Lists changes, oldest first; with `Accept: text/event-stream` follows them for ever.
 ///
@@ -67,9 +67,9 @@ pub(super) async fn list(
     }
     let (after, limit) = (number(&mut words)?, words.limit()?);
     words.finish()?;
-    let events = service.events(&caller, after, limit, filter).await?;
-    let next = events.get(limit - 1).map(|event| event.seq.to_string());
-    let items: Vec<Event> = events.into_iter().map(convert::event).collect();
+    let page = service.events(&caller, after, limit, filter).await?;
+    let next = page.more.then(|| page.seen_to.to_string());
+    let items: Vec<Event> = page.events.into_iter().map(convert::event).collect();
     Ok(Body(Page { items, next }).into_response())
 }
 
@@ -104,34 +104,41 @@ impl Source for Changes {
             }
             // Marked as seen before reading: what comes meanwhile wakes again.
             let newest = *self.changed.borrow_and_update();
-            let events = match self.service.events(&self.caller, self.after, EVENTS_AT_ONCE, self.filter.clone()).await
-            {
-                Ok(events) => events,
+            let page = match self.service.events(&self.caller, self.after, EVENTS_AT_ONCE, self.filter.clone()).await {
+                Ok(page) => page,
+                // The right to read on ended: so does the stream.
+                Err(ServiceError::Forbidden { .. }) => return None,
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "A follower of events was cut because of an error");
                     return Some(Err(Cut));
                 }
             };
-            let all_read = events.len() < EVENTS_AT_ONCE;
             let mut out = BytesMut::new();
-            for event in events {
-                self.after = event.seq;
+            for event in page.events {
+                let id = event.seq.to_string();
                 let shown: Event = convert::event(event);
-                if let Ok(bytes) = sse::event(None, &self.after.to_string(), &shown) {
+                if let Ok(bytes) = sse::event(None, &id, &shown) {
                     out.extend_from_slice(&bytes);
                 }
             }
-            if all_read {
+            self.after = self.after.max(page.seen_to);
+            if !page.more {
                 // What the filter left out need not be looked at again.
                 self.after = self.after.max(newest);
             }
             if !out.is_empty() {
                 return Some(Ok(Frame::data(out.freeze())));
             }
+            if page.more {
+                // A long way without anything for this reader: others get their turn, and so does the check above.
+                tokio::task::yield_now().await;
+                continue;
+            }
             tokio::select! {
                 changed = self.changed.changed() => if changed.is_err() {
                     return None;
                 },
+                () = self.standing.changed() => {}
                 () = sleep(Standing::RECHECK) => if Instant::now() >= silent_until {
                     return Some(Ok(Frame::data(sse::comment())));
                 },

@@ -33,8 +33,12 @@ pub(super) async fn status(
     get, path = "/metrics", tag = "health",
     responses((status = 200, description = "The counters.", body = String, content_type = "text/plain")),
 )]
-pub(super) async fn metrics(State(service): State<Service>, _: Authenticated) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], service.metrics()).into_response()
+pub(super) async fn metrics(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+) -> Result<Response, Refusal> {
+    let text = service.metrics(&caller)?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// Tells that the process lives.

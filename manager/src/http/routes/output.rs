@@ -55,8 +55,8 @@ pub(super) async fn read(
     let events = sse::wanted(request.headers());
     // Watching begins before the first look, so that no change falls between them.
     let watch = service.output_watch(id);
-    service.command(&caller, id).await?;
-    let reader = Reader { service, caller, standing, id, follow: follow.unwrap_or(events), watch };
+    let source = service.output_of(&caller, id).await?;
+    let reader = Reader { service, caller, standing, id, source, follow: follow.unwrap_or(events), watch };
     if !events {
         let source =
             Raw::new(reader, stream.unwrap_or(StreamName::Stdout), from.unwrap_or(0), sse::takes_trailers(&request));

@@ -54,7 +54,8 @@ pub(super) async fn create(
     Json(request): Json<TokenRequest>,
 ) -> Result<(StatusCode, Body<NewToken>), Refusal> {
     let ttl = request.expires_in.map(|span| span.0);
-    let (token, secret) = service.token_new(&caller, &request.name, convert::scope(request.scope), ttl).await?;
+    let scope = convert::scope(request.scope);
+    let (token, secret) = service.token_new(&caller, &request.name, scope, request.roles, ttl).await?;
     Ok((StatusCode::CREATED, Body(NewToken { token: convert::token(token), secret })))
 }
 

@@ -13,19 +13,24 @@ use common::clock::unix_ms;
 use common::id::{CommandId, Generation, Name, Uid};
 use common::model::{Outcome, StreamName};
 use common::shutdown::{Shutdown, Tasks};
-use common::tls;
 use serde_json::Value;
 use store::Store;
-use store::types::{AckAnswer, Actor, Chunk, Connect, DueKind, End, Gap, Reported, Scope, StreamEnd};
+use store::types::{
+    AckAnswer, Actor, Chunk, Connect, DueKind, End, Gap, Reported, Scope, StreamEnd, Taker, everybody,
+};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
 use crate::ca::Authority;
 use crate::fanout::Wake;
+use crate::http::gate::Door;
 use crate::http::{self, Bound, HttpConfig};
 use crate::metrics::Metrics;
+use crate::papers::Papers;
 use crate::registry::Registry;
-use crate::service::{Parts, Service, Settings};
+use crate::service::seals::Seals;
+use crate::service::site::Push;
+use crate::service::{Caller, Parts, Service, Settings};
 
 pub(super) const AGENT: &str = "web1";
 
@@ -40,7 +45,7 @@ pub(super) struct House {
     pub(super) run: String,
     pub(super) read: String,
     pub(super) ca_pem: String,
-    authority: Arc<Authority>,
+    papers: Arc<Papers>,
     journal: Uid,
     generation: Generation,
 }
@@ -76,12 +81,17 @@ impl House {
         let store = Store::open(folder.path()).await.unwrap();
         let now = Duration::from_millis(unix_ms());
         let authority = Arc::new(Authority::open(folder.path(), &store.identity().cluster, now).unwrap());
+        let papers = Arc::new(Papers::new(Arc::clone(&authority), "m1".parse().unwrap(), Vec::new()).unwrap());
         let shutdown = Shutdown::new();
         let service = Service::new(Parts {
             store: store.clone(),
             registry: Registry::new(),
-            authority: Arc::clone(&authority),
-            settings: Settings { link_addresses: vec!["127.0.0.1:7051".to_owned()], ..Settings::default() },
+            papers: Arc::clone(&papers),
+            settings: Settings {
+                link_addresses: vec!["127.0.0.1:7051".to_owned()],
+                seals: Seals::of(&[7; 32]).unwrap(),
+                ..Settings::default()
+            },
             metrics: Arc::new(Metrics::default()),
             shutdown: shutdown.clone(),
             wake: Wake::new(),
@@ -89,7 +99,7 @@ impl House {
         let actor = Actor("test".to_owned());
         let mut tokens = Vec::new();
         for (name, scope) in [("admin", Scope::Admin), ("run", Scope::Run), ("read", Scope::Read)] {
-            tokens.push(service.make_token(name, scope, None, &actor).await.unwrap().1);
+            tokens.push(service.make_token(name, scope, vec!["admin".to_owned()], None, &actor).await.unwrap().1);
         }
         let [admin, run, read] = tokens.try_into().unwrap();
         let name: Name = AGENT.parse().unwrap();
@@ -105,13 +115,14 @@ impl House {
             cores: 1,
             memory_bytes: 1,
             labels: Default::default(),
+            spki: None,
         };
         let journal = connect.journal;
         store.agent_connected(connect, unix_ms()).await.unwrap();
         service.set_ready();
         Self {
             app: http::routes::app(service.clone()),
-            ca_pem: authority.ca_pem().to_owned(),
+            ca_pem: authority.bundle_pem(),
             generation: agent.generation,
             tasks: Tasks::new(),
             service,
@@ -121,9 +132,56 @@ impl House {
             admin,
             run,
             read,
-            authority,
+            papers,
             journal,
         }
+    }
+
+    /// Makes a token with these roles; answers its id and its text.
+    pub(super) async fn token(&self, name: &str, scope: Scope, roles: &[&str]) -> (String, String) {
+        self.token_for(name, scope, roles, None).await
+    }
+
+    pub(super) async fn token_for(
+        &self,
+        name: &str,
+        scope: Scope,
+        roles: &[&str],
+        ttl: Option<Duration>,
+    ) -> (String, String) {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        let made = self.service.make_token(name, scope, roles, ttl, &Actor("test".to_owned())).await;
+        let (token, text) = made.unwrap();
+        (token.id, text)
+    }
+
+    /// Puts a site in force.
+    pub(super) async fn site(&self, files: &[(&str, &str)]) -> u64 {
+        let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+        let push = Push { files, ..Push::default() };
+        let pushed = self.service.site_push(&Caller::local(0), push).await.unwrap();
+        pushed.revision.map_or_else(|| self.service.rights().revision(), |revision| revision.number)
+    }
+
+    /// Makes an agent that never connects.
+    pub(super) async fn agent(&self, name: &str) {
+        self.store.ensure_agent(&name.parse().unwrap(), &Actor("test".to_owned()), unix_ms()).await.unwrap();
+    }
+
+    /// A request over TLS with an operator's certificate.
+    pub(super) fn with_certificate(&self, method: Method, path: &str, name: &str, generation: u64) -> Request<Body> {
+        let mut request = self.request(method, path, "", None);
+        request.extensions_mut().insert(Door::Certificate {
+            peer: ([127, 0, 0, 1], 1).into(),
+            name: name.parse().unwrap(),
+            generation: Generation(generation),
+        });
+        request
+    }
+
+    /// The certificate authority of the house.
+    pub(super) fn authority(&self) -> &Arc<Authority> {
+        self.papers.authority()
     }
 
     /// Opens both doors.
@@ -132,17 +190,13 @@ impl House {
     }
 
     pub(super) async fn open_for(&self, max_connections: usize, max_connections_per_address: usize) -> Bound {
-        let issued = self.authority.issue_manager(&"m1".parse().unwrap(), &[]).unwrap();
-        let chain = tls::chain_from_pem(issued.chain_pem.as_bytes()).unwrap();
-        let key = tls::key_from_pem(issued.key_pem.as_bytes()).unwrap();
         let config = HttpConfig {
             listen: ([127, 0, 0, 1], 0).into(),
             socket: Some(self.folder.path().join("api.sock")),
             max_connections,
             max_connections_per_address,
         };
-        let tls = tls::api_server(chain, key).unwrap();
-        http::serve(config, self.service.clone(), tls, &self.shutdown, &self.tasks).await.unwrap()
+        http::serve(config, self.service.clone(), self.papers.api(), &self.shutdown, &self.tasks).await.unwrap()
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Response {
@@ -184,7 +238,9 @@ impl House {
     pub(super) async fn accept(&self) -> Vec<Uid> {
         let name: Name = AGENT.parse().unwrap();
         let resend = Duration::from_secs(10);
-        let due = self.store.due(&name, self.generation, self.journal, 100, resend, unix_ms()).await.unwrap();
+        let (generation, journal) = (self.generation, self.journal);
+        let taker = Taker { agent: name.clone(), generation, journal, limit: 100, resend };
+        let due = self.store.due(taker, &everybody(), unix_ms()).await.unwrap();
         let mut taken = Vec::new();
         for due in due {
             if matches!(due.what, DueKind::Send(_)) {

@@ -11,4 +11,7 @@ mod matrix;
 mod misuse;
 mod options;
 mod output;
+mod rights;
 mod routes;
+mod secrets;
+mod site;

@@ -10,7 +10,7 @@ mod tests;
 
 pub(crate) use arguments::GUARDS;
 pub use arguments::{AGENT_PING, COMMAND_RUN, OPERATIONS, SCRIPT_RUN};
-pub use request::{agents, expiry, grace, reason, request, token_name};
+pub use request::{agents, expiry, grace, reason, request, roles, token_name};
 
 /// Nothing, or the first thing that is wrong.
 type Checked = Result<(), super::error::ServiceError>;

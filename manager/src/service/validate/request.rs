@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use common::id::Name;
 use common::limits;
+use site::roles::{ADMIN, Roles};
 use store::types::Request;
 
 use super::arguments::{self, AGENT_PING};
 use super::{Checked, posture};
 use crate::limits::{MAX_TIMEOUT, MAX_TOKEN_NAME};
 use crate::service::error::ServiceError;
+
+/// Actors of the audit that are nobody's name.
+const OURS: [&str; 2] = ["manager", "unknown"];
 
 /// Checks the list of agents.
 ///
@@ -44,7 +48,8 @@ pub fn request(request: &Request) -> Checked {
     if request.timeout.is_some_and(|timeout| timeout.is_zero() || timeout > MAX_TIMEOUT) {
         return Err(ServiceError::invalid("timeout", "must be more than 0 and at most 365 days"));
     }
-    if request.stdin.as_ref().is_some_and(|stdin| stdin.len() > limits::MAX_STDIN_BYTES) {
+    let secret = posture::secret_stdin(request).map_or(0, |stdin| stdin.expose().len());
+    if request.stdin.as_ref().map_or(secret, Vec::len) > limits::MAX_STDIN_BYTES {
         return Err(ServiceError::invalid("stdin", format!("must have at most {} bytes", limits::MAX_STDIN_BYTES)));
     }
     posture::check(request)
@@ -88,11 +93,36 @@ pub fn grace(grace: Option<Duration>) -> Checked {
     }
 }
 
+/// Checks that roles are roles, each once.
+///
+/// # Errors
+/// The first that is none, with the nearest one.
+pub fn roles(wanted: &[String], known: &Roles) -> Checked {
+    for (at, role) in wanted.iter().enumerate() {
+        let wrong = |text: String, hint| {
+            Err(ServiceError::Invalid { code: "invalid", field: format!("roles[{at}]"), text, hint })
+        };
+        let shown = common::escape::text(role);
+        if wanted.iter().take(at).any(|other| other == role) {
+            return wrong(format!("the role {shown} stands twice in this list"), None);
+        }
+        if role != ADMIN && known.rules(role).is_none() {
+            let names = known.names().chain([ADMIN]);
+            let hint = common::suggest::nearest(role, names).map(|near| format!("did you mean {near}?"));
+            return wrong(format!("there is no role {shown}"), hint);
+        }
+    }
+    Ok(())
+}
+
 /// Checks the name of a token; it appears in audit rows and in `created_by`.
 ///
 /// # Errors
 /// When it is not a short name.
 pub fn token_name(name: &str) -> Checked {
+    if OURS.contains(&name) {
+        return Err(ServiceError::invalid("name", format!("{name} is how the audit names what no operator did")));
+    }
     let short = name.len() <= MAX_TOKEN_NAME && name.parse::<Name>().is_ok();
     if short {
         Ok(())
