@@ -177,8 +177,7 @@ impl SealKey {
     /// When there is no randomness.
     pub fn seal(&self, bound: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut body = plain.to_vec();
-        let nonce =
-            self.cipher.seal_in_place_append_tag(Aad::from(bound), &mut body).map_err(|_| SealError)?;
+        let nonce = self.cipher.seal_in_place_append_tag(Aad::from(bound), &mut body).map_err(|_| SealError)?;
         let mut sealed = Vec::with_capacity(HEAD + body.len());
         sealed.push(LAYOUT);
         sealed.extend_from_slice(&self.id);
@@ -354,7 +353,8 @@ mod tests {
         let path = folder.path().join("seal.key");
         SealKey::load_or_make(&path).unwrap();
         let content = fs::read(&path).unwrap();
-        for (mode, exposed) in [(0o644, true), (0o640, true), (0o604, true), (0o610, true), (0o600, false), (0o400, false)]
+        for (mode, exposed) in
+            [(0o644, true), (0o640, true), (0o604, true), (0o610, true), (0o600, false), (0o400, false)]
         {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let loaded = SealKey::load_or_make(&path);

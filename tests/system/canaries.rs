@@ -233,7 +233,8 @@ async fn refusals(scene: &mut Scene) -> anyhow::Result<()> {
 async fn command_line(scene: &mut Scene) -> anyhow::Result<()> {
     let (_, file) = scene.sing()?;
     let line = same("A", &file);
-    let said = scene.paprika(&["run", "web1", "--secret-env", &format!("A={file}"), "--shell", &line], None, "").await?;
+    let said =
+        scene.paprika(&["run", "web1", "--secret-env", &format!("A={file}"), "--shell", &line], None, "").await?;
     ensure!(said.status.success(), "from a file: {said:?}");
     let (text, file) = scene.sing()?;
     let line = same("A", &file);
@@ -308,7 +309,9 @@ async fn questions(scene: &mut Scene) -> anyhow::Result<()> {
         scene.get(path).await?;
     }
     let last = scene.ids.last().context("no command")?.to_string();
-    for args in [&["commands", "-o", "json"][..], &["show", &last], &["show", &last, "-o", "yaml"], &["events", "-o", "json"]] {
+    for args in
+        [&["commands", "-o", "json"][..], &["show", &last], &["show", &last, "-o", "yaml"], &["events", "-o", "json"]]
+    {
         ensure!(scene.paprika(args, None, "").await?.status.success(), "{args:?}");
     }
     Ok(())

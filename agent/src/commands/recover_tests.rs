@@ -20,7 +20,8 @@ fn accepted() -> (TempDir, StateDir, Uid) {
     let state = StateDir::open(folder.path()).unwrap();
     let uid = Uid::random();
     let message = wire::Command { uid: uid.to_wire(), id: 1, expires_ms: EXPIRES, ..Default::default() };
-    let new = NewCommand { uid, accepted_ms: 1, raw: message.encode_to_vec().into(), sealed: bytes::Bytes::new(), end: None };
+    let new =
+        NewCommand { uid, accepted_ms: 1, raw: message.encode_to_vec().into(), sealed: bytes::Bytes::new(), end: None };
     assert!(accept_many(&state, &[new]).iter().all(Result::is_ok));
     (folder, state, uid)
 }

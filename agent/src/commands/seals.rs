@@ -67,7 +67,8 @@ impl Seals {
         }
     }
 
-    /// Makes of a command what is written of it: the message without the values of its secrets, and those sealed.
+    /// Makes of a command what is written of it: the message without the values of its secrets, and those sealed
+    /// (protocol R-SECRET-2).
     ///
     /// # Errors
     /// When it has secrets and there is no key.
@@ -84,7 +85,8 @@ impl Seals {
     }
 }
 
-/// Opens the secrets of a command for its process; `dir` is the command's directory. `None`: it has none.
+/// Opens the secrets of a command for its process (protocol R-SECRET-3); `dir` is the command's directory. `None`: it has
+/// none.
 ///
 /// # Errors
 /// When they cannot be had any more.

@@ -68,6 +68,7 @@ fn unmet(needs: &[String]) -> Option<Refused> {
 /// and its refusal is an end like any other.
 fn unusable(command: &Command) -> Option<Refused> {
     let invalid = |text: &str| Some(Refused::new("invalid", text));
+    // What is secret counts like the rest (protocol R-SECRET-1).
     let secrets = command.secrets.as_ref();
     let plain = command.env.iter().map(|var| (&var.name, &var.value));
     let secret = secrets.map(|secrets| secrets.env.iter());

@@ -438,7 +438,10 @@ mod tests {
         let env = [("PATH".to_owned(), "/hunter2".into()), ("K".to_owned(), "v".into())].into();
         with.secrets = Some(common::wire::Secrets { env, ..Default::default() });
         let program = program(&with, "web1").unwrap();
-        assert!(program.setting.env.contains(&c"K=v".to_owned()) && program.setting.env.contains(&c"PATH=/hunter2".to_owned()));
+        assert!(
+            program.setting.env.contains(&c"K=v".to_owned())
+                && program.setting.env.contains(&c"PATH=/hunter2".to_owned())
+        );
         assert_eq!(program.main.candidates, [c"/hunter2/x".to_owned()]);
         let Question::Words(guard) = &program.guards[0].question else { panic!("a path") };
         for shown in [&program.main.path, &guard.path] {

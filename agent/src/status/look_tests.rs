@@ -16,7 +16,8 @@ use crate::commands::{End, RecordLock, Start, StateDir};
 fn put(state: &StateDir, id: u64, accepted_ms: u64) -> Uid {
     let uid = Uid::random();
     let message = wire::Command { uid: uid.to_wire(), id, operation: "command.run".into(), ..Default::default() };
-    let new = NewCommand { uid, accepted_ms, raw: message.encode_to_vec().into(), sealed: bytes::Bytes::new(), end: None };
+    let new =
+        NewCommand { uid, accepted_ms, raw: message.encode_to_vec().into(), sealed: bytes::Bytes::new(), end: None };
     assert!(accept_many(state, &[new]).iter().all(Result::is_ok));
     uid
 }

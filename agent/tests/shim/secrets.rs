@@ -82,10 +82,7 @@ fn without_the_key_nothing_is_started_and_the_end_says_why() {
 #[test]
 fn a_guard_sees_the_variables_and_not_the_input() {
     let house = House::new();
-    let args = format!(
-        r#"{{"shell":"wc -c","only_if":"[ ${{#TOKEN}} = {} ] && [ $(wc -c) = 0 ]"}}"#,
-        CANARY.len()
-    );
+    let args = format!(r#"{{"shell":"wc -c","only_if":"[ ${{#TOKEN}} = {} ] && [ $(wc -c) = 0 ]"}}"#, CANARY.len());
     let command = wire::Command { args: args.into_bytes().into(), ..with_secrets("true") };
     let running = house.start(command);
     let uid = running.uid;

@@ -240,7 +240,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 frame.secrets = match self.service.seals().open(&command.request.secrets) {
                     Ok(secrets) => secrets,
-                    // It never left, and what settled before this session says that the agent has not got it (protocol R-CMD-9).
+                    // It never left, and what settled before this session says that the agent has not got it (protocol
+                    // R-SECRET-4, R-CMD-9).
                     Err(error) => return self.inbound.not_sent(due.uid, "secrets_lost", error.to_string()),
                 };
                 let seq = self.writer.push(Lane::Control, Body::Command(frame));

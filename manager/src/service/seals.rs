@@ -219,7 +219,10 @@ mod tests {
         assert!(!text.contains("hunter2") && !text.contains(&base64::encode(b"hunter2")), "{text}");
         let frame = seals.open(&Secrets::Sealed(kept)).unwrap().unwrap();
         assert_eq!(frame, to_wire(&open()));
-        assert_eq!((frame.env["TOKEN"].as_ref(), frame.stdin.as_ref(), frame.has_stdin), (&b"hunter2"[..], &[0xff, 0][..], true));
+        assert_eq!(
+            (frame.env["TOKEN"].as_ref(), frame.stdin.as_ref(), frame.has_stdin),
+            (&b"hunter2"[..], &[0xff, 0][..], true)
+        );
         assert_eq!(seals.seal(Secrets::None).unwrap(), Secrets::None);
         assert_eq!(seals.open(&Secrets::None).unwrap(), None);
     }
@@ -256,10 +259,7 @@ mod tests {
         let credential = folder.path().join(CREDENTIAL);
         fs::write(&credential, "a".repeat(64)).unwrap();
         assert_eq!(Source::choose(None, credentials(), dir), Source::Credential(credential.clone()));
-        assert_eq!(
-            Source::choose(Some(Path::new("/etc/k")), credentials(), dir),
-            Source::File("/etc/k".into())
-        );
+        assert_eq!(Source::choose(Some(Path::new("/etc/k")), credentials(), dir), Source::File("/etc/k".into()));
         assert_eq!(Source::choose(Some(Path::new("k")), None, dir), Source::File("/var/lib/m/k".into()));
         assert!(Seals::load(&Source::Credential(credential)).key.is_some());
     }

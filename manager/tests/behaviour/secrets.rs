@@ -34,8 +34,7 @@ fn files_with(house: &House, canary: &[u8]) -> Vec<PathBuf> {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if std::fs::read(&path)
-                .is_ok_and(|bytes| bytes.windows(canary.len()).any(|window| window == canary))
+            } else if std::fs::read(&path).is_ok_and(|bytes| bytes.windows(canary.len()).any(|window| window == canary))
             {
                 found.push(path);
             }

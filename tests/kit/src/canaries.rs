@@ -215,7 +215,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let watcher = Watcher::start(|_| false);
         let mark = Uid::random().to_string();
-        let mut child = Command::new("sh").args(["-c", "read -r line", &mark]).stdin(std::process::Stdio::piped()).spawn();
+        let mut child =
+            Command::new("sh").args(["-c", "read -r line", &mark]).stdin(std::process::Stdio::piped()).spawn();
         let path = folder.path().join("seen");
         let began = watcher.rounds();
         while watcher.rounds() < began + 2 {
