@@ -21,7 +21,7 @@ pub enum Needs {
 }
 
 /// What every verb needs that says what commands are to do that were started already.
-pub const CONTROL: Needs = Needs::These(&[Permission::CommandControl]);
+pub const CONTROL: Needs = Needs::These(&[Permission::CommandRead, Permission::CommandControl]);
 
 impl Needs {
     /// The permissions.
@@ -56,8 +56,8 @@ pub fn needs(verb: &Client) -> Needs {
     use Needs::{AnyCredential, NoManager, These};
     use Permission as P;
     match verb {
-        Client::Run(_) | Client::Op(_) => These(&[P::CommandRun, P::OutputRead]),
-        Client::Logs(_) => These(&[P::OutputRead]),
+        Client::Run(_) | Client::Op(_) => These(&[P::CommandRun, P::CommandRead, P::OutputRead]),
+        Client::Logs(_) => These(&[P::CommandRead, P::OutputRead]),
         Client::Commands(_) | Client::Show(_) => These(&[P::CommandRead]),
         Client::Cancel(_) | Client::Pause(_) | Client::Resume(_) | Client::Release(_) => CONTROL,
         Client::Agents(_) => These(&[P::AgentRead]),

@@ -34,7 +34,7 @@ Examples:
   paprika run web1 --script deploy.sh -- v1.4.2
   paprika run web1 --user app --limit memory=1G --creates /srv/app/built -- make
 
-Needs: command.run, output.read"
+Needs: command.run, command.read, output.read"
 )]
 pub struct RunArgs {
     /// The agents: names between commas, or an expression over names, patterns and groups ('@web and not web3')
@@ -64,7 +64,7 @@ Examples:
   paprika op web1 agent.ping
   paprika op web1 command.run 'run:=[\"uname\", \"-a\"]'
 
-Needs: command.run, output.read")]
+Needs: command.run, command.read, output.read")]
 pub struct OpArgs {
     /// The agents: names between commas, or an expression over names, patterns and groups ('@web and not web3')
     #[arg(value_name = "TARGET", value_parser = values::targets)]
@@ -90,7 +90,7 @@ pub enum StreamChoice {
 
 /// `logs`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Needs: output.read")]
+#[command(after_help = "Needs: command.read, output.read")]
 pub struct LogsArgs {
     /// The command's id
     #[arg(value_name = "ID", value_parser = values::id)]
@@ -135,7 +135,7 @@ pub struct ShowArgs {
 
 /// `cancel`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Needs: command.control")]
+#[command(after_help = "Needs: command.read, command.control")]
 pub struct CancelArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]
@@ -154,7 +154,7 @@ pub struct CancelArgs {
 Nothing of it runs until it is resumed; its timeout stands still meanwhile. A
 paused command can be cancelled. Pausing what is paused changes nothing.
 
-Needs: command.control")]
+Needs: command.read, command.control")]
 pub struct PauseArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]
@@ -163,7 +163,7 @@ pub struct PauseArgs {
 
 /// `resume`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Needs: command.control")]
+#[command(after_help = "Needs: command.read, command.control")]
 pub struct ResumeArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]
@@ -172,7 +172,7 @@ pub struct ResumeArgs {
 
 /// `release`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Needs: command.control")]
+#[command(after_help = "Needs: command.read, command.control")]
 pub struct ReleaseArgs {
     /// The commands' ids
     #[arg(value_name = "ID", required = true, value_parser = values::id)]

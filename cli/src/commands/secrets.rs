@@ -30,7 +30,8 @@ pub(super) fn one_reader(script: Option<&Path>, start: &Start) -> Result<(), Fai
         ("--secret-stdin -", is_ours(start.secret_stdin.as_deref())),
     ]
     .into_iter()
-    .filter_map(|(option, reads)| reads.then(|| option.to_owned()))
+    .filter(|(_, reads)| *reads)
+    .map(|(option, _)| option.to_owned())
     .chain(secret.map(|var| format!("--secret-env {}=-", var.name)))
     .collect();
     match readers.as_slice() {
