@@ -1,3 +1,5 @@
+//! Which identity is used, what is fallen back to, and what is never taken.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;

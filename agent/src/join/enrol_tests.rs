@@ -1,3 +1,5 @@
+//! Joins with scripted managers, with thirteen servers that are none, and with none at all.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::cell::RefCell;

@@ -1,3 +1,5 @@
+//! Renewals in a live session, with a scripted manager at its other end.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;

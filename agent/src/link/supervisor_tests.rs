@@ -1,3 +1,5 @@
+//! What the reconnect loop does about certificates, with a scripted manager behind real TLS.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use common::clock::unix_ms;

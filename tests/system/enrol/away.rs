@@ -11,7 +11,7 @@ use common::tls::{load_chain, read_leaf};
 use testkit::pki::{Leaf, Pki};
 use testkit::{House, HouseOptions, soon};
 
-use super::{config, join, token};
+use super::hosts::{config, host, join, run, token};
 
 const DAY: i64 = 24;
 const NAME: &str = "web1";
@@ -94,7 +94,7 @@ async fn a_host_that_was_away_for_a_year_is_told_to_join_again_and_brings_what_i
     let line = token(&house, JoinTokenRequest { name: Some(NAME.to_owned()), ..JoinTokenRequest::default() }).await?;
     let refused = join(&house, NAME, &line).await?;
     ensure!(refused.code == Some(1) && refused.said.contains("--force"), "{refused:?}");
-    let joined = super::run(super::host(&house, NAME, &["--force", &line])).await?;
+    let joined = run(host(&house, NAME, &["--force", &line])).await?;
     ensure!(joined.code == Some(0), "{}", joined.said);
     house.start_agent(NAME, &[])?;
     house.connected(NAME).await?;

@@ -8,7 +8,7 @@ use common::clock::OFFSET_VARIABLE;
 use common::model::Phase;
 use testkit::{House, HouseOptions, soon};
 
-use super::{config, host, run, token};
+use super::hosts::{config, host, run, token};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;

@@ -10,7 +10,7 @@ use api::joins::JoinTokenRequest;
 use common::tls::{load_chain, read_leaf};
 use testkit::{House, HouseOptions, wait_for};
 
-use super::{config, host, join, run, token};
+use super::hosts::{config, host, join, run, token};
 
 /// The steps of a join, in their order.
 const STEPS: [&str; 6] = [

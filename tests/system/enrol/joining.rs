@@ -10,7 +10,7 @@ use common::model::{Phase, StreamName};
 use testkit::{House, HouseOptions};
 use tokio::time::Instant;
 
-use super::{config, host, join, join_piped, run, token};
+use super::hosts::{config, host, join, join_piped, run, token};
 
 /// Of ten hosts, from the start of `join` to the result of the first command.
 const JOIN_TO_RESULT: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use common::tls::{load_chain, read_leaf};
 use testkit::{House, HouseOptions, wait_for};
 use tokio::time::Instant;
 
-use super::{config, join, token};
+use super::hosts::{config, join, token};
 
 /// The shortest life that a manager allows.
 const LIFE: Duration = Duration::from_secs(30);
