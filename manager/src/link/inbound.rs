@@ -372,7 +372,7 @@ impl Inbound {
         self.flight.push(async move {
             let answer = match service.renew(&agent, generation, by, &csr).await {
                 Ok(issued) => {
-                    crash::point("manager.renew.before-answer");
+                    crash::point("manager.renew.bound");
                     Answer { reply_to: seq, body: Renewal::Issued(issued).body() }
                 }
                 Err(refused) => Answer { reply_to: seq, body: Renewal::nak(refused.code(), &refused.to_string()) },

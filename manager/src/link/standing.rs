@@ -110,7 +110,7 @@ impl Standing {
     }
 
     fn look_at_site(&mut self) {
-        if let Err(refusal) = self.service.from_right_place(&self.name, self.address) {
+        if let Err(refusal) = self.service.may_come_from(&self.name, self.address) {
             self.over = Some(refusal);
         }
     }

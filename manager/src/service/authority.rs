@@ -10,7 +10,7 @@ use common::error::Chain;
 use common::id::Name;
 use serde_json::json;
 use site::permission::Permission;
-use store::types::{AuditEntry, AuditOutcome};
+use store::types::{Actor, AuditEntry, AuditOutcome};
 
 use super::callers::Caller;
 use super::core::Service;
@@ -89,47 +89,48 @@ impl Service {
         if self.draining() {
             return Err(ServiceError::Draining);
         }
-        // One step at a time; it goes on to its end when its caller leaves.
-        let (service, actor) = (self.clone(), caller.actor.clone());
-        let stepping = tokio::spawn(async move {
-            let _held = service.rotating().lock().await;
-            let unprepared = service.unprepared().await?;
-            if step == Step::Retire && unprepared > 0 && !force {
-                let text = format!(
-                    "{unprepared} agents have not shown a certificate of the active authority yet; \
-                     they would have to join again"
-                );
-                return Err(ServiceError::Conflict { code: "agents_without", text });
-            }
-            let papers = service.papers().clone();
-            let (before, after) = tokio::task::spawn_blocking(move || {
-                let authority = papers.authority();
-                let before = numbers(authority);
-                let taken = take(authority, step);
-                // Also after a step that was taken before: what came behind it then may have failed.
-                papers.exchange().map_err(failed)?;
-                taken?;
-                Ok::<_, ServiceError>((before, numbers(authority)))
-            })
-            .await
-            .map_err(|_| ServiceError::Certificate(CaError::Interrupted))??;
-            let details = json!({ "before": before, "after": after, "force": force, "agents_without": unprepared });
-            let entry = AuditEntry {
-                actor,
-                action: step.action().to_owned(),
-                object: "ca".to_owned(),
-                outcome: AuditOutcome::Done,
-                details: details.to_string(),
-            };
-            service.store().audit(entry, service.now()).await?;
-            tracing::info!(step = step.action(), trusted = ?after, "the certificate authority has taken a step");
-            if step == Step::Retire {
-                service.cut_retired(&after).await;
-            }
-            Ok(())
-        });
-        stepping.await.map_err(|_| ServiceError::Certificate(CaError::Interrupted))??;
+        let actor = caller.actor.clone();
+        self.to_its_end(async move |service: Self| service.step(actor, step, force).await).await?;
         self.view_authority().await
+    }
+
+    /// Takes a step with everything that belongs to it, one at a time.
+    async fn step(self, actor: Actor, step: Step, force: bool) -> Result<(), ServiceError> {
+        let _held = self.rotating().lock().await;
+        let unprepared = self.unprepared().await?;
+        if step == Step::Retire && unprepared > 0 && !force {
+            let text = format!(
+                "{unprepared} agents have not shown a certificate of the active authority yet; \
+                 they would have to join again"
+            );
+            return Err(ServiceError::Conflict { code: "agents_without", text });
+        }
+        let papers = self.papers().clone();
+        let (before, after) = tokio::task::spawn_blocking(move || {
+            let authority = papers.authority();
+            let before = numbers(authority);
+            let taken = take(authority, step);
+            // Also after a step that was taken before: what came behind it then may have failed.
+            papers.exchange().map_err(failed)?;
+            taken?;
+            Ok::<_, ServiceError>((before, numbers(authority)))
+        })
+        .await
+        .map_err(|_| ServiceError::Certificate(CaError::Interrupted))??;
+        tracing::info!(step = step.action(), trusted = ?after, "the certificate authority has taken a step");
+        // Before anything that may fail: whoever stands on what is trusted no more is cut off in any case.
+        if step == Step::Retire {
+            self.cut_retired(&after).await;
+        }
+        let details = json!({ "before": before, "after": after, "force": force, "agents_without": unprepared });
+        let entry = AuditEntry {
+            actor,
+            action: step.action().to_owned(),
+            object: "ca".to_owned(),
+            outcome: AuditOutcome::Done,
+            details: details.to_string(),
+        };
+        Ok(self.store().audit(entry, self.now()).await?)
     }
 
     async fn view_authority(&self) -> Result<AuthorityView, ServiceError> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use common::error::Chain;
 use common::handshake::{self, IssuedParams, IssuedText, RecoverHello, Refusal};
 use common::id::{Generation, Name};
+use common::limits;
 use common::tls::Csr;
 use common::version::Version;
 use common::wire::bye::Code;
@@ -78,7 +79,7 @@ impl Service {
         if self.knock(address) {
             return Ok(());
         }
-        Err(Refusal::new(Code::Overloaded, "too many ask for a certificate at once").retry_after(RETRY_AFTER_KNOCK))
+        Err(too_often())
     }
 
     /// Issues the next certificate to an agent in a live session.
@@ -113,10 +114,14 @@ impl Service {
         if self.draining() {
             return Err(draining());
         }
-        self.may_knock(peer.ip())?;
         let agent = hello.peer;
         let (name, generation) = (&agent.identity.name, agent.identity.generation);
         self.known(Shown { name, generation, spki: agent.spki, address: peer.ip() }).await?;
+        // Before anybody is pinged or a signature is checked. The address has no turn to take: strangers at it would use it up.
+        if !self.recover_turn(generation) {
+            return Err(too_often());
+        }
+        self.has_no_session(name, generation).await?;
         let csr = Csr::read(&hello.csr).map_err(|error| Refusal::new(Code::AuthFailed, error.to_string()))?;
         let terms = self.terms();
         let reason = match agent.expired {
@@ -131,6 +136,18 @@ impl Service {
             expired_at = agent.not_after.as_secs(), "an agent had no session and has a new certificate"
         );
         Ok(issued)
+    }
+
+    /// Refuses a new key to whoever shows the certificate of an agent that is here: it renews in its session. Otherwise the
+    /// holder of a copied key would bind and show one key after the other, never be met as a rival, and lock the agent out.
+    async fn has_no_session(&self, name: &Name, generation: Generation) -> Result<(), Refusal> {
+        let here = self.registry().handle(name).filter(|here| here.generation() == generation && !here.fenced());
+        let Some(here) = here else { return Ok(()) };
+        if !here.proves_alive(limits::RIVAL_PING).await {
+            return Ok(());
+        }
+        tracing::warn!(agent.id = %name, "somebody asked for a certificate of an agent that has a session");
+        Err(Refusal::new(Code::Overloaded, "the agent has a session and renews in it").retry_after(RETRY_AFTER_TROUBLE))
     }
 
     /// Signs a certificate for a key that the store knows by now.
@@ -174,7 +191,7 @@ impl Service {
     }
 
     /// Tells whether the site lets an agent connect from an address.
-    pub(crate) fn from_right_place(&self, name: &Name, address: IpAddr) -> Result<(), Refusal> {
+    pub(crate) fn may_come_from(&self, name: &Name, address: IpAddr) -> Result<(), Refusal> {
         if allowed_from(self.rights().site(), name, address) {
             return Ok(());
         }
@@ -199,4 +216,8 @@ impl Service {
         };
         self.store().agent_key_add(key, &Actor(format!("agent:{name}")), terms.now).await
     }
+}
+
+fn too_often() -> Refusal {
+    Refusal::new(Code::Overloaded, "too many ask for a certificate at once").retry_after(RETRY_AFTER_KNOCK)
 }

@@ -136,12 +136,13 @@ impl Service {
             Some(agent) if agent.generation != shown.generation => {
                 return Err(Refusal::new(Code::AuthFailed, EARLIER_BEARER));
             }
-            Some(agent) => match agent.quarantined {
-                Some(reason) => return Err(Refusal::new(Code::Banned, format!("quarantined: {reason}"))),
-                None => {}
-            },
+            Some(agent) => {
+                if let Some(reason) = agent.quarantined {
+                    return Err(Refusal::new(Code::Banned, format!("quarantined: {reason}")));
+                }
+            }
         }
-        self.from_right_place(shown.name, shown.address)?;
+        self.may_come_from(shown.name, shown.address)?;
         // An agent from before keys were written down has none: the first one it shows is bound to it.
         let keys = self.store().agent_keys(shown.generation).await.map_err(|error| refusal(&error))?;
         if keys.is_empty() || keys.iter().any(|key| key.spki == shown.spki) {
@@ -190,7 +191,9 @@ impl Service {
         let Some(rival) = self.registry().handle(&hello.name) else {
             return Ok(None);
         };
-        if rival.fenced() || rival.same_life(hello.journal, &hello.boot_id) {
+        // An earlier bearer of the name has no claim to it: it is about to be told so.
+        let earlier = rival.generation() != hello.generation;
+        if earlier || rival.fenced() || rival.same_life(hello.journal, &hello.boot_id) {
             return Ok(Some(rival.epoch()));
         }
         if !rival.proves_alive(limits::RIVAL_PING).await {
