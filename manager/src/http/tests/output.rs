@@ -233,7 +233,11 @@ async fn a_revoked_token_stops_reading() {
     let house = House::new().await;
     let (id, _) = running(&house).await;
     let actor = store::types::Actor("test".to_owned());
-    let (token, secret) = house.service.make_token("brief", store::types::Scope::Read, vec!["admin".to_owned()], None, &actor).await.unwrap();
+    let (token, secret) = house
+        .service
+        .make_token("brief", store::types::Scope::Read, vec!["admin".to_owned()], None, &actor)
+        .await
+        .unwrap();
     let mut request = house.request(Method::GET, &format!("/commands/{id}/output?follow=true"), &secret, None);
     request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
     let mut body = house.send(request).await.into_body();
