@@ -9,6 +9,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 use prost::Message;
 
+use crate::census;
 use crate::limits::FRAME_HEADER;
 use crate::wire::Frame;
 
@@ -29,6 +30,12 @@ pub enum FrameError {
     /// The bytes are the start of an HTTP request, and the log says so (protocol R-FRAME-7).
     #[error("the peer speaks HTTP; this port speaks the agent protocol")]
     LooksLikeHttp,
+    /// A list in it has more items than any proper one (protocol R-FRAME-8).
+    #[error("a list in the frame has more than {most} items")]
+    TooMany {
+        /// How many it may have.
+        most: usize,
+    },
     /// The bytes are no protobuf `Frame`.
     #[error("the bytes are not a frame")]
     Undecodable(#[source] prost::DecodeError),
@@ -92,6 +99,9 @@ impl Decoder {
         }
         buffer.advance(FRAME_HEADER);
         let body = buffer.split_to(length).freeze();
+        if let Some(most) = census::too_many(&body) {
+            return Err(FrameError::TooMany { most });
+        }
         Frame::decode(body).map(Some).map_err(FrameError::Undecodable)
     }
 
@@ -113,6 +123,10 @@ impl Decoder {
         Ok(Some(length))
     }
 }
+
+#[cfg(test)]
+#[path = "frame_attacks.rs"]
+mod attacks;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The rounds: expiry of what was never sent, giving up what lost agents held, and retention.
+//! The rounds: expiry of what was never sent, giving up what lost agents held, signing the audit, and retention.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -17,6 +17,8 @@ use crate::service::Service;
 const EXPIRY_EVERY: Duration = Duration::from_secs(2);
 /// How often agents that are silent for too long are looked for; the limit itself is days.
 const LOST_EVERY: Duration = Duration::from_secs(60);
+/// How often is looked whether the head of the audit is to be signed; when it is, the keeper knows.
+const AUDIT_EVERY: Duration = Duration::from_secs(10);
 /// How often the past is pruned.
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
 
@@ -50,14 +52,20 @@ pub fn run(service: &Service, rounds: Rounds, shutdown: &Shutdown, tasks: &Tasks
             Ok(format!("{} given up", given_up.len()))
         }
     });
+    let audit = service.clone();
+    repeat("background.audit", AUDIT_EVERY, service, shutdown, tasks, move || {
+        let service = audit.clone();
+        async move { service.checkpoint().await.map(|written| if written { "signed" } else { "nothing to sign" }) }
+    });
     let retention = service.clone();
     repeat("background.retention", RETENTION_EVERY, service, shutdown, tasks, move || {
         let service = retention.clone();
         async move {
             let pruned = service.store().prune(rounds.retention, service.now()).await?;
-            let Pruned { commands, events, audit, keys, agents } = pruned;
+            let Pruned { commands, events, audit, keys, agents, join_tokens, operators } = pruned;
             Ok(format!(
-                "removed {commands} commands, {events} events, {audit} audit rows, {keys} keys, {agents} agents"
+                "removed {commands} commands, {events} events, {audit} audit rows, {keys} keys, {agents} agents, \
+                 {join_tokens} join tokens, {operators} certificates of operators"
             ))
         }
     });

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use common::clock;
+use common::id::Generation;
 use common::shutdown::Shutdown;
 use store::types::{EventFilter, Judge, Millis};
 use store::{Store, StoreError};
@@ -238,6 +239,11 @@ impl Service {
     /// Takes the turn of an address that asks for a certificate without having a valid one.
     pub(super) fn knock(&self, address: IpAddr) -> bool {
         self.inner.knocks.lock().unwrap_or_else(PoisonError::into_inner).knock(address, Instant::now())
+    }
+
+    /// Takes the turn of an agent that asks for a certificate outside of a session.
+    pub(super) fn recover_turn(&self, agent: Generation) -> bool {
+        self.inner.knocks.lock().unwrap_or_else(PoisonError::into_inner).recover(agent, Instant::now())
     }
 
     pub(crate) fn wake(&self) -> &Wake {

@@ -1,5 +1,6 @@
 //! Events, in the order of their commits.
 
+use common::id::Name;
 use site::permission::Permission;
 use store::types::{Event, EventFilter};
 use tokio::sync::watch;
@@ -7,7 +8,7 @@ use tokio::sync::watch;
 use super::callers::Caller;
 use super::core::Service;
 use super::error::ServiceError;
-use super::rights::Denied;
+use super::rights::{About, Denied};
 
 /// Rows in one page.
 pub const MAX_PAGE: usize = 1_000;
@@ -51,6 +52,10 @@ impl Service {
             return Err(ServiceError::Forbidden { need: Permission::CommandRead, because: Denied::Roles });
         }
         let limit = limit.clamp(1, MAX_PAGE);
+        if self.is_hidden(caller, &filter).await? {
+            // A cursor would tell that there is something behind it.
+            return Ok(EventPage { events: Vec::new(), seen_to: after, more: false });
+        }
         let mut page = EventPage { events: Vec::new(), seen_to: after, more: true };
         for _ in 0..LOOKS {
             let rows = self.store().events(page.seen_to, limit, filter.clone()).await?;
@@ -70,6 +75,19 @@ impl Service {
             }
         }
         Ok(page)
+    }
+
+    /// Tells whether a filter means an agent of which the caller may see nothing, by its name or by one of its commands.
+    async fn is_hidden(&self, caller: &Caller, filter: &EventFilter) -> Result<bool, ServiceError> {
+        let hidden = |agent: &Name| {
+            let needs = [Permission::AgentRead, Permission::CommandRead];
+            needs.iter().all(|need| self.may(caller, *need, About::Agent(agent)).is_err())
+        };
+        if filter.agent.as_ref().is_some_and(hidden) {
+            return Ok(true);
+        }
+        let Some(id) = filter.command else { return Ok(false) };
+        Ok(self.store().command(id).await?.is_some_and(|command| hidden(&command.agent)))
     }
 
     /// The number of the newest event; changes wake its watchers.

@@ -1,12 +1,12 @@
 //! Events and rows of the audit.
 
-use std::fmt::Write;
-
 use api::audit::AuditRow;
 use api::events::Event;
 use api::time::Time;
 use serde_json::Value;
 use store::types;
+
+use crate::audit::hex;
 
 /// Shows an event.
 pub(in crate::http) fn event(event: types::Event) -> Event {
@@ -22,11 +22,6 @@ pub(in crate::http) fn event(event: types::Event) -> Event {
 
 /// Shows a row of the audit.
 pub(in crate::http) fn audit_row(row: types::AuditRow) -> AuditRow {
-    let hash = row.hash.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing into a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
     AuditRow {
         seq: row.seq,
         at: Time(row.at),
@@ -35,7 +30,7 @@ pub(in crate::http) fn audit_row(row: types::AuditRow) -> AuditRow {
         object: row.object,
         outcome: row.outcome,
         details: json(row.details),
-        hash,
+        hash: hex(&row.hash),
     }
 }
 

@@ -4,7 +4,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-#[path = "broken/cases.rs"]
 mod cases;
 
 use cases::CASES;
