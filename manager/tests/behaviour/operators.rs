@@ -1,6 +1,7 @@
 //! Operators that show a certificate: what it lets them do, and how it ends.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::hosts::audited;
-use crate::house::{BOUND, House};
+use crate::house::{BOUND, House, wait_for};
 
 const ROLES: &str = "roles: {look: [{may: [agent.read, command.read, status.read], on: '*'}], sign: [{may: operator.manage}]}\n\
                      operators: {alice: look, bob: [sign, look], carol: sign}\n";
@@ -203,13 +204,49 @@ async fn nobody_certifies_somebody_who_may_more() {
         let made = house.service.operator_certificate(caller, &name.parse().unwrap(), None, None).await;
         made.map(drop).map_err(|error| error.code())
     };
-    assert_eq!(certify(&bob, "alice").await, Ok(()));
-    assert_eq!(certify(&bob, "nobody").await, Ok(()));
+    assert_eq!(certify(&bob, "bob").await, Ok(()), "in the own name everybody who may certify at all");
+    assert_eq!(certify(&bob, "alice").await, Err("forbidden"), "alice may be given more tomorrow");
+    assert_eq!(certify(&bob, "nobody").await, Err("forbidden"));
     assert_eq!(certify(&carol, "alice").await, Err("forbidden"), "carol has not the role look");
     assert_eq!(certify(&carol, "bob").await, Err("forbidden"));
     assert_eq!(certify(&alice, "alice").await, Err("forbidden"), "alice may not certify at all");
     let refused = audited(&house, "operator.certificate").await.iter().filter(|row| row.0 == "refused").count();
-    assert_eq!(refused, 3);
+    assert_eq!(refused, 5);
+}
+
+/// Asks, and leaves before the answer, as the door does when its caller hangs up.
+async fn hang_up<T>(call: impl Future<Output = T>) {
+    assert!(timeout(Duration::ZERO, call).await.is_err(), "it was done at once");
+}
+
+#[tokio::test]
+async fn a_revocation_takes_effect_also_when_its_caller_hangs_up() {
+    let house = House::build().await;
+    let issued = certificate(&house, "alice").await;
+    let (token, text) = house.service.token_new(&house.admin, "ci", Scope::Admin, None, None).await.unwrap();
+    let ci = house.service.authenticate(&text).await.unwrap().expect("a caller");
+    let identity = house.agent("web1").await;
+    let mut session = house.connect(&identity, 1).await;
+    hang_up(house.service.operator_revoke(&house.admin, &issued.name)).await;
+    wait_for("the certificate is worth nothing", || async {
+        house.service.operator_caller(&issued.name, issued.generation).is_none().then_some(())
+    })
+    .await;
+    hang_up(house.service.token_revoke(&house.admin, &token.id)).await;
+    wait_for("the token is worth nothing", || async {
+        (!house.service.rights().stands(&ci.authority, unix_ms())).then_some(())
+    })
+    .await;
+    hang_up(house.service.remove_agent(&house.admin, &identity.name)).await;
+    assert_eq!(session.bye().await.0, common::wire::bye::Code::Banned);
+    let files = BTreeMap::from([("roles.yml".to_owned(), ROLES.as_bytes().to_vec())]);
+    // Left as soon as it is in the store.
+    tokio::select! {
+        biased;
+        _ = wait_for("a revision", || async { house.store.revision_live().await.unwrap() }) => {}
+        pushed = house.service.site_push(&house.admin, Push { files, ..Push::default() }) => drop(pushed.unwrap()),
+    }
+    wait_for("the site is in force", || async { (house.service.rights().revision() == 1).then_some(()) }).await;
 }
 
 #[tokio::test]
