@@ -74,6 +74,14 @@ pub(crate) const ORDERS: usize = 128;
 pub(crate) const JOINS_OF_ADDRESS: Pace = Pace { burst: 256, interval: Duration::from_millis(20) };
 /// The same for all addresses together: a fifth of what one core can sign in a second.
 pub(crate) const JOINS_OVERALL: Pace = Pace { burst: 1_024, interval: Duration::from_millis(5) };
+/// Certificates of agents that are not asked for in a session, all together: they wait for no stranger, and no stranger
+/// for them.
+pub(crate) const RECOVERIES_OVERALL: Pace = Pace { burst: 1_024, interval: Duration::from_millis(5) };
+/// The same for one agent: one is usual, two more for answers that got lost. Each is a signature and a row of the audit.
+pub(crate) const RECOVERIES: Pace = Pace { burst: 3, interval: Duration::from_secs(10) };
+/// How long a connection may take to its first byte before it is the first to make room: a round trip to the other side of
+/// the world with a lost packet.
+pub(crate) const MAY_BE_SILENT: Duration = Duration::from_secs(1);
 /// Addresses that are remembered before those that may ask again are forgotten. More cannot be busy at once: the overall
 /// pace lets in fewer before the first of them has rested.
 pub(crate) const KNOCKERS_KEPT: usize = 8_192;
@@ -121,6 +129,8 @@ pub(crate) const RETRY_AFTER_RESTORE: Duration = Duration::from_millis(500);
 pub(crate) const ROUNDS: usize = 8;
 /// Rows each second of one share: more than people cause, less than what fills a disk in a week.
 pub(crate) const REFUSAL_ROWS: u32 = 10;
+/// Callers that have a share of their own: more than cause refusals within one [`REFUSAL_WINDOW`]; others have one together.
+pub(crate) const ACTORS_KEPT: usize = 1_000;
 /// The time that [`REFUSAL_ROWS`] are for.
 pub(crate) const REFUSAL_WINDOW: Duration = Duration::from_secs(1);
 /// How long a token that was read from the store is believed: revocation elsewhere bites within this time.

@@ -18,6 +18,7 @@ use common::id::Name;
 
 use crate::fields::Reader;
 use crate::glob::Pattern;
+use crate::groups::GroupName;
 use crate::limits::{MAX_RULE_ITEMS, MAX_RULES};
 use crate::permission::Permission;
 use crate::problem::{Problem, Problems};
@@ -151,6 +152,22 @@ impl Roles {
             }
         }
         Decision::Denied
+    }
+
+    /// Whether a permission about agents is held for every agent that there may be of these names and in exactly these groups:
+    /// what is asked before somebody makes them.
+    #[must_use]
+    pub fn holds_for_all(
+        &self,
+        held: &[String],
+        permission: Permission,
+        names: &Pattern,
+        groups: &[GroupName],
+    ) -> bool {
+        let covers = |rule: &Rule| {
+            rule.may.contains(&permission) && rule.on.as_ref().is_some_and(|target| target.covers(names, groups))
+        };
+        held.iter().any(|role| role == ADMIN || self.roles.get(role).is_some_and(|rules| rules.iter().any(covers)))
     }
 
     /// Whether a permission is held for any agent at all: what is asked before a list is narrowed.

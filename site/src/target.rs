@@ -79,6 +79,33 @@ impl Target {
         }
     }
 
+    /// Tells whether every agent is meant whose name fits a pattern and that is in exactly these groups; `false` where that
+    /// is so for some names only.
+    #[must_use]
+    pub fn covers(&self, names: &Pattern, groups: &[GroupName]) -> bool {
+        self.for_all(names, groups) == Some(true)
+    }
+
+    /// The answer for every one of these names; `None` where they differ or nobody knows.
+    fn for_all(&self, names: &Pattern, groups: &[GroupName]) -> Option<bool> {
+        // What decides by itself; else all parts have to be known.
+        let joined = |parts: &[Self], decisive: bool| {
+            let answers: Vec<_> = parts.iter().map(|part| part.for_all(names, groups)).collect();
+            if answers.contains(&Some(decisive)) {
+                return Some(decisive);
+            }
+            answers.iter().all(Option::is_some).then_some(!decisive)
+        };
+        match self {
+            Self::Name(pattern) if !names.is_wild() => Some(pattern.matches(names.as_str())),
+            Self::Name(pattern) => (pattern.as_str() == "*" || pattern == names).then_some(true),
+            Self::Group(group) => Some(groups.contains(group)),
+            Self::Not(inner) => inner.for_all(names, groups).map(|answer| !answer),
+            Self::All(parts) => joined(parts, false),
+            Self::Any(parts) => joined(parts, true),
+        }
+    }
+
     /// The groups it asks for.
     pub fn groups(&self) -> Vec<&GroupName> {
         match self {
@@ -271,6 +298,35 @@ mod tests {
         assert!(meant("not (a or b)", "c", &[]));
         assert!(meant("not not a", "a", &[]));
         assert!(!meant("@all", "web1", &["web"]), "a group nobody gave is no match");
+    }
+
+    #[test]
+    fn a_target_covers_names_only_where_it_means_each_of_them() {
+        let covers = |text: &str, names: &str, groups: &[&str]| {
+            let groups: Vec<_> = groups.iter().map(|group| GroupName::parse(group).unwrap()).collect();
+            Target::parse(text).unwrap().covers(&Pattern::parse(names).unwrap(), &groups)
+        };
+        for (text, names, groups, expected) in [
+            ("*", "*", &[][..], true),
+            ("@web", "*", &["web"], true),
+            ("@web", "*", &["db"], false),
+            ("@web", "*", &[], false),
+            ("web*", "web*", &[], true),
+            ("web*", "*", &[], false),
+            ("web*", "web1", &[], true),
+            ("web1", "web2", &[], false),
+            ("not web1", "web2", &[], true),
+            ("not web1", "*", &[], false),
+            ("not web1", "web*", &["web"], false),
+            ("* and not @db", "*", &["web"], true),
+            ("* and not @db", "*", &["web", "db"], false),
+            ("@web and not web3", "*", &["web"], false),
+            ("web1, @web", "*", &["web"], true),
+            ("web1, @web", "*", &[], false),
+            ("not (web1 or @db)", "*", &["db"], false),
+        ] {
+            assert_eq!(covers(text, names, groups), expected, "{text} {names} {groups:?}");
+        }
     }
 
     #[test]

@@ -6,17 +6,21 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use common::id::Generation;
 use tokio::time::Instant;
 
 use super::admission::group;
 use super::pace::{Meter, Pace};
-use crate::limits::{JOINS_OF_ADDRESS, JOINS_OVERALL, KNOCKERS_KEPT};
+use crate::limits::{JOINS_OF_ADDRESS, JOINS_OVERALL, KNOCKERS_KEPT, RECOVERIES, RECOVERIES_OVERALL};
 
 /// Everybody who asked a moment ago.
 #[derive(Debug)]
 pub struct Knocks {
     overall: Meter,
     addresses: HashMap<IpAddr, Meter>,
+    /// Of agents that have proven who they are.
+    recoveries: Meter,
+    agents: HashMap<Generation, Meter>,
     paces: Paces,
 }
 
@@ -39,7 +43,13 @@ impl Knocks {
     /// Starts with nobody.
     #[must_use]
     pub fn new(paces: Paces, now: Instant) -> Self {
-        Self { overall: Meter::new(now), addresses: HashMap::new(), paces }
+        Self {
+            overall: Meter::new(now),
+            addresses: HashMap::new(),
+            recoveries: Meter::new(now),
+            agents: HashMap::new(),
+            paces,
+        }
     }
 
     /// Takes the turn of an address; `false` when it has to come back later.
@@ -54,6 +64,20 @@ impl Knocks {
             self.addresses.retain(|_, meter| !meter.is_rested(now));
         }
         self.addresses.insert(address, own);
+        true
+    }
+
+    /// Takes the turn of an agent whose certificate was verified and whose key is bound; `false` when it has to come back
+    /// later. Strangers use up none of it.
+    pub fn recover(&mut self, agent: Generation, now: Instant) -> bool {
+        let mut own = self.agents.get(&agent).copied().unwrap_or_else(|| Meter::new(now));
+        if !own.take(RECOVERIES, now) || !self.recoveries.take(RECOVERIES_OVERALL, now) {
+            return false;
+        }
+        if self.agents.len() >= KNOCKERS_KEPT {
+            self.agents.retain(|_, meter| !meter.is_rested(now));
+        }
+        self.agents.insert(agent, own);
         true
     }
 }
@@ -94,12 +118,30 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_recovers_a_few_times_in_a_row_and_strangers_do_not_hold_it_up() {
+        let paces = Paces { overall: Pace { burst: 1, interval: SECOND }, ..Paces::default() };
+        let now = Instant::now();
+        let mut knocks = Knocks::new(paces, now);
+        assert!(knocks.knock(v4(1), now) && !knocks.knock(v4(2), now), "strangers have used up their share");
+        let agent = Generation(1);
+        let served = (0..100).filter(|_| knocks.recover(agent, now)).count();
+        assert_eq!(served, RECOVERIES.burst as usize);
+        assert!(knocks.recover(Generation(2), now), "nor does one agent hold up another");
+        assert!(!knocks.recover(agent, now + RECOVERIES.interval - Duration::from_millis(1)));
+        assert!(knocks.recover(agent, now + RECOVERIES.interval));
+        assert!(knocks.knock(v4(2), now + SECOND), "nor agents strangers");
+    }
+
+    #[test]
     fn memory_is_bounded_by_what_all_together_may_do() {
         let now = Instant::now();
         let mut knocks = Knocks::new(Paces::default(), now);
         for step in 0..200_000u32 {
-            knocks.knock(v4(step), now + Duration::from_millis(step.into()));
+            let at = now + Duration::from_millis(step.into());
+            knocks.knock(v4(step), at);
+            knocks.recover(Generation(step.into()), at);
         }
+        assert!(knocks.agents.len() <= KNOCKERS_KEPT, "{}", knocks.agents.len());
         assert!(knocks.addresses.len() <= KNOCKERS_KEPT, "{}", knocks.addresses.len());
     }
 

@@ -20,7 +20,7 @@ use common::tls::{TlsAcceptor, link_peer, server};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::admission::{Admission, Caps, Ticket};
 use super::greeting::{Greeted, Unserved, greet};
@@ -132,7 +132,7 @@ impl Door {
         let (exit, sent_away) = oneshot::channel();
         let ticket = {
             let mut waiting = self.waiting();
-            let (ticket, evicted) = waiting.admission.enter(peer.ip());
+            let (ticket, evicted) = waiting.admission.enter(peer.ip(), Instant::now());
             waiting.exits.insert(ticket, exit);
             if let Some(evicted) = evicted {
                 waiting.exits.remove(&evicted);

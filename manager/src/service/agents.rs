@@ -90,10 +90,14 @@ impl Service {
     /// When there is none of that name, or the caller may not.
     pub async fn remove_agent(&self, caller: &Caller, name: &Name) -> Result<(), ServiceError> {
         self.must_on(caller, Permission::AgentManage, name, "agent.remove").await?;
-        self.store().remove_agent(name, &caller.actor, self.now()).await?;
-        self.groups_changed(name, &[]).await;
-        self.registry().close(name, &Closing::banned("the agent was removed"));
-        Ok(())
+        let (name, actor) = (name.clone(), caller.actor.clone());
+        let remove = async move |service: Self| {
+            service.store().remove_agent(&name, &actor, service.now()).await?;
+            service.registry().close(&name, &Closing::banned("the agent was removed"));
+            service.groups_changed(&name, &[]).await;
+            Ok(())
+        };
+        self.to_its_end(remove).await
     }
 
     /// Lifts the quarantine of a name: the next session is served.

@@ -300,6 +300,11 @@ impl Service {
     pub async fn commands(&self, caller: &Caller, mut filter: CommandFilter) -> Result<CommandList, ServiceError> {
         self.must_somewhere(caller, Permission::CommandRead)?;
         let limit = filter.limit.clamp(1, MAX_PAGE);
+        let hidden = |agent: &Name| self.may(caller, Permission::CommandRead, About::Agent(agent)).is_err();
+        if filter.agent.as_ref().is_some_and(hidden) {
+            // A cursor would tell that there is something behind it.
+            return Ok(CommandList { views: Vec::new(), next: None });
+        }
         let mut views = Vec::new();
         // The past may be long and little of it be the caller's: a page that took enough looks ends early and says where to
         // go on.
@@ -450,12 +455,17 @@ impl Service {
         ) {
             return;
         }
+        let Some(skipped) = self.refusals().take(&caller.actor, Instant::now()) else { return };
+        let mut details = serde_json::json!({ "code": refusal.code(), "text": refusal.to_string() });
+        if skipped > 0 {
+            details["not_written_before"] = skipped.into();
+        }
         let entry = AuditEntry {
             actor: caller.actor.clone(),
             action: action.to_owned(),
             object: object.to_owned(),
             outcome: AuditOutcome::Refused,
-            details: serde_json::json!({ "code": refusal.code(), "text": refusal.to_string() }).to_string(),
+            details: details.to_string(),
         };
         let written = self.store().audit(entry, self.now()).await;
         if let Err(error) = written {

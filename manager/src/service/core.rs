@@ -151,7 +151,10 @@ impl Service {
         T: Send + 'static,
         F: Future<Output = Result<T, ServiceError>> + Send + 'static,
     {
-        #[expect(clippy::disallowed_methods, reason = "a change goes on to its end when its caller leaves; it is bounded")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a change goes on to its end when its caller leaves; it is bounded"
+        )]
         let changing = tokio::spawn(change(self.clone()));
         match changing.await {
             Ok(done) => done,

@@ -61,6 +61,7 @@ impl Service {
             return Err(ServiceError::Draining);
         }
         let wish = checked(wish)?;
+        self.may_enrol(caller, &wish).await?;
         let pin = self.authority().pin();
         let token =
             JoinToken::draw(self.settings().link_addresses.clone(), pin).map_err(|_| ServiceError::Conflict {
@@ -79,6 +80,18 @@ impl Service {
         };
         let row = self.store().join_token_create(new, &caller.actor, now).await?;
         Ok((row, token.expose()))
+    }
+
+    /// Nobody lets in a host that they could not manage then.
+    async fn may_enrol(&self, caller: &Caller, wish: &JoinWish) -> Result<(), ServiceError> {
+        let names = Pattern::parse(wish.name.as_deref().unwrap_or("*"));
+        let names = names.map_err(|said| ServiceError::invalid("name", said))?;
+        let groups: Vec<_> = wish.groups.iter().filter_map(|group| GroupName::parse(group).ok()).collect();
+        let may = self.rights().may_enrol(caller, &names, &groups, self.now());
+        let Err(because) = may else { return Ok(()) };
+        let refusal = ServiceError::Forbidden { need: Permission::AgentManage, because };
+        self.note_refusal(caller, "join_token.create", "join_token", &refusal).await;
+        Err(refusal)
     }
 
     /// Lists join tokens without their secrets, newest first.

@@ -64,7 +64,8 @@ impl Service {
             return Err(ServiceError::Draining);
         }
         if let Some(role) = self.rights().lacks(caller, name.as_str(), &[]) {
-            let refusal = ServiceError::gives("name", format!("the role {role}, which {name} has"));
+            let refusal =
+                ServiceError::gives("name", format!("the role {role}, which a credential in another name takes"));
             self.note_refusal(caller, "operator.certificate", &object, &refusal).await;
             return Err(refusal);
         }
@@ -130,8 +131,12 @@ impl Service {
     /// When there never was one, or the caller may not.
     pub async fn operator_revoke(&self, caller: &Caller, name: &Name) -> Result<(), ServiceError> {
         self.must(caller, Permission::OperatorManage, "operator.revoke", &format!("operator:{name}")).await?;
-        self.store().operator_revoke(name, &caller.actor, self.now()).await?;
-        self.credentials_changed().await
+        let (name, actor) = (name.clone(), caller.actor.clone());
+        let revoke = async move |service: Self| {
+            service.store().operator_revoke(&name, &actor, service.now()).await?;
+            service.credentials_changed().await
+        };
+        self.to_its_end(revoke).await
     }
 }
 

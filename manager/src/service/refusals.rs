@@ -1,8 +1,10 @@
-//! Refusals at the door in the audit: a caller whose scope is too small, and strangers who show something like a token.
+//! Refusals in the audit: callers who may not, and strangers who show something like a token.
 //!
 //! Anybody who reaches the port can cause them, so that only some each second become rows; the rest are counted, and the
-//! next row says how many there were. Strangers have a share of their own: they cannot hide what a caller tried.
+//! next row says how many there were. Strangers have a share of their own, and so has each caller: nobody can hide what
+//! another one tried.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use common::escape;
@@ -11,7 +13,7 @@ use tokio::time::Instant;
 
 use super::callers::{Caller, split_bearer};
 use super::core::Service;
-use crate::limits::{REFUSAL_ROWS, REFUSAL_WINDOW};
+use crate::limits::{ACTORS_KEPT, REFUSAL_ROWS, REFUSAL_WINDOW};
 
 /// A request that was refused at the door.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +30,10 @@ pub(crate) struct Refused<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     strangers: Share,
-    callers: Share,
+    /// By actor.
+    callers: Mutex<HashMap<String, Share>>,
+    /// Of callers that found no place among those.
+    others: Share,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +46,27 @@ struct Spent {
     skipped: u64,
 }
 
+impl Refusals {
+    /// Takes the right of a caller to leave a row; answers how many of its refusals were not written since the last one.
+    pub(super) fn take(&self, actor: &Actor, now: Instant) -> Option<u64> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() >= ACTORS_KEPT && !callers.contains_key(&actor.0) {
+            callers.retain(|_, share| !share.is_rested(now));
+            if callers.len() >= ACTORS_KEPT {
+                return self.others.take(now);
+            }
+        }
+        callers.entry(actor.0.clone()).or_default().take(now)
+    }
+}
+
 impl Share {
+    /// Tells whether nothing needs to be remembered.
+    fn is_rested(&self, now: Instant) -> bool {
+        let spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.skipped == 0 && spent.since.is_none_or(|since| now.duration_since(since) >= REFUSAL_WINDOW)
+    }
+
     /// Takes the right to write a row; answers how many refusals were not written since the last one.
     fn take(&self, now: Instant) -> Option<u64> {
         let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +95,7 @@ impl Service {
     /// Notes that a caller asked for what its scope does not allow.
     pub(crate) async fn note_overreach(&self, caller: &Caller, refused: Refused<'_>) {
         self.counters().refused.add(1);
-        if let Some(skipped) = self.refusals().callers.take(Instant::now()) {
+        if let Some(skipped) = self.refusals().take(&caller.actor, Instant::now()) {
             self.write_refusal(caller.actor.clone(), None, refused, skipped).await;
         }
     }
@@ -110,5 +135,20 @@ mod tests {
         }
         assert_eq!(share.take(now + REFUSAL_WINDOW), Some(1_000));
         assert_eq!(share.take(now + REFUSAL_WINDOW), Some(0));
+    }
+
+    #[test]
+    fn a_caller_that_floods_hides_nobody_else_and_memory_is_bounded() {
+        let (refusals, now) = (Refusals::default(), Instant::now());
+        let actor = |number: usize| Actor(format!("actor{number}"));
+        let written = (0..1_000).filter(|_| refusals.take(&actor(0), now).is_some()).count();
+        assert_eq!(written, REFUSAL_ROWS as usize);
+        assert_eq!(refusals.take(&actor(1), now), Some(0));
+        let written = (0..10 * ACTORS_KEPT).filter(|number| refusals.take(&actor(*number), now).is_some()).count();
+        assert!(written <= ACTORS_KEPT + REFUSAL_ROWS as usize, "{written}");
+        assert_eq!(refusals.callers.lock().unwrap_or_else(PoisonError::into_inner).len(), ACTORS_KEPT);
+        let later = now + REFUSAL_WINDOW;
+        assert_eq!(refusals.take(&actor(5 * ACTORS_KEPT), later), Some(0), "those that rest make room");
+        assert_eq!(refusals.take(&actor(0), later), Some(991), "and what was not written is still told");
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use common::id::{Generation, Name};
 use site::Site;
+use site::glob::Pattern;
 use site::groups::GroupName;
 use site::permission::Permission;
 use site::roles::{ADMIN, Ask};
@@ -179,16 +180,18 @@ impl Rights {
         roles
     }
 
-    /// The first role that somebody does not have and would give away: nobody gives more than they have. A credential of
-    /// that name has the roles of the name too.
+    /// The first role that somebody does not have and would give away: nobody gives more than they have. A credential in
+    /// another name grows with every role that the name is given later, so that only `admin` covers it.
     #[must_use]
     pub fn lacks<'a>(&'a self, caller: &Caller, operator: &str, roles: &'a [String]) -> Option<&'a str> {
         let held = self.roles(caller);
         if held.iter().any(|role| role == ADMIN) {
             return None;
         }
-        let given = roles.iter().chain(self.site.roles().of(operator));
-        given.map(String::as_str).find(|role| !held.iter().any(|has| has == role))
+        if operator != caller.operator() {
+            return Some(ADMIN);
+        }
+        roles.iter().map(String::as_str).find(|role| !held.iter().any(|has| has == role))
     }
 
     /// Weighs one question: the only place where it is decided.
@@ -210,6 +213,23 @@ impl Rights {
         let held = [caller.roles.as_slice(), roles.of(caller.operator())];
         let holds = held.iter().any(|held| roles.holds_somewhere(held, permission));
         if holds { Ok(()) } else { Err(Denied::Roles) }
+    }
+
+    /// Weighs whether somebody may let hosts in under these names and into these groups: who could not manage such an agent
+    /// must not make one, or it would be a member of what its maker has no say in.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn may_enrol(&self, caller: &Caller, names: &Pattern, groups: &[GroupName], now: Millis) -> Result<(), Denied> {
+        self.bounds(caller, Permission::AgentManage, now)?;
+        // A token gives what it says, and everybody is in the groups of `*`: no other group comes without it.
+        let everybodys = self.site.groups().grants().iter().filter(|grant| grant.pattern.as_str() == "*");
+        let everybodys = everybodys.flat_map(|grant| grant.groups.iter().map(|(group, _)| group));
+        let groups: Vec<GroupName> = groups.iter().chain(everybodys).cloned().collect();
+        let roles = self.site.roles();
+        let held = [caller.roles.as_slice(), roles.of(caller.operator())];
+        let may = held.iter().any(|held| roles.holds_for_all(held, Permission::AgentManage, names, &groups));
+        if may { Ok(()) } else { Err(Denied::Roles) }
     }
 
     /// Tells whether a credential is still worth anything.

@@ -38,7 +38,10 @@ impl Service {
         let roles = roles.unwrap_or_else(|| rights.roles(caller));
         validate::roles(&roles, rights.site().roles())?;
         let more = if covers(caller.scope, scope) {
-            rights.lacks(caller, name, &roles).map(|role| ServiceError::gives("roles", format!("the role {role}")))
+            rights.lacks(caller, name, &roles).map(|role| match name == caller.operator() {
+                true => ServiceError::gives("roles", format!("the role {role}")),
+                false => ServiceError::gives("roles", format!("the role {role}, which a token in another name takes")),
+            })
         } else {
             Some(ServiceError::gives("scope", format!("the scope {}", scope_name(scope))))
         };

@@ -42,6 +42,12 @@ pub(crate) const KEYS_KEPT: Millis = 24 * 3600 * 1000;
 pub(crate) const TOKEN_ID: usize = 128;
 /// How long a host may ask again for the certificate of its join: it crashed, or the answer was lost.
 pub(crate) const JOIN_REPEAT: Millis = 3600 * 1000;
+/// Rows in the audit of refused joins with one token in [`JOIN_REFUSAL_WINDOW`]: enough to see what goes on.
+pub(crate) const JOIN_REFUSAL_ROWS: u32 = 10;
+/// The time that [`JOIN_REFUSAL_ROWS`] are for.
+pub(crate) const JOIN_REFUSAL_WINDOW: Millis = 60 * 1000;
+/// Tokens whose refusals are counted before those without a recent one are forgotten.
+pub(crate) const REFUSED_TOKENS_KEPT: usize = 1_000;
 /// How long a join token or a certificate of an operator is listed after its end: people look for what happened last
 /// month; what is older stands in the audit.
 pub(crate) const ENDED_KEPT: Millis = 30 * 24 * 3600 * 1000;

@@ -299,6 +299,30 @@ async fn who_knocks_too_often_waits_and_holds_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn nobody_makes_a_token_for_hosts_that_they_could_not_manage() {
+    let house = House::build().await;
+    let roles = "roles: {r: [{may: join.manage}, {may: agent.manage, on: '@web or db1'}]}\n";
+    site(&house, &[("groups.yml", "'*': [base]\n"), ("roles.yml", roles)]).await;
+    let roles = Some(vec!["r".to_owned()]);
+    let (_, text) = house.service.token_new(&house.admin, "w", store::types::Scope::Admin, roles, None).await.unwrap();
+    let caller = house.service.authenticate(&text).await.unwrap().expect("a caller");
+    let make = async |groups: &[&str], name: Option<&str>| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let wish = JoinWish { groups, name: name.map(str::to_owned), ..JoinWish::default() };
+        house.service.join_token_new(&caller, wish).await.map(drop).map_err(|error| error.code())
+    };
+    assert_eq!(make(&["web"], None).await, Ok(()));
+    assert_eq!(make(&["web", "db"], None).await, Ok(()), "such a host is one of theirs");
+    assert_eq!(make(&["db"], Some("db1")).await, Ok(()));
+    assert_eq!(make(&["db"], None).await, Err("forbidden"));
+    assert_eq!(make(&["db"], Some("db*")).await, Err("forbidden"));
+    assert_eq!(make(&["base"], None).await, Err("forbidden"));
+    assert_eq!(make(&[], None).await, Err("forbidden"));
+    let refused = audited(&house, "join_token.create").await.iter().filter(|row| row.0 == "refused").count();
+    assert_eq!(refused, 4);
+}
+
+#[tokio::test]
 async fn a_wish_for_a_token_is_checked_and_needs_the_permission() {
     let house = House::build().await;
     let wrong = JoinWish { groups: vec!["a b".to_owned()], ..JoinWish::default() };

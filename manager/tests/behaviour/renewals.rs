@@ -267,6 +267,60 @@ async fn nobody_recovers_with_a_key_that_is_not_bound_or_a_name_that_is_not_serv
     assert_eq!(audited(&house, "agent.recover").await.len(), 1);
 }
 
+#[tokio::test]
+async fn a_copied_key_gets_no_certificate_while_the_agent_has_a_session() {
+    let house = House::build().await;
+    let address = open(&house);
+    let owner = joined(&house, address, "web1").await;
+    let mut session = owner.connect(&house, address, 1).await.unwrap();
+    let steal = async |expired| {
+        let (thief, shown) = (Host::new("web1"), AgentPeer { expired, ..owner.shown() });
+        let mut stream = house.dial_as(LinkPeer::Agent(shown), "10.6.6.6:1".parse().unwrap());
+        ask(&mut stream, recover_hello(&owner.hello(&house, 1), &thief.key.csr)).await.map(drop)
+    };
+    for expired in [true, false] {
+        let (stolen, ()) = tokio::join!(steal(expired), async {
+            // The agent shows that it is there.
+            let ping = session.next().await.expect("a ping");
+            assert!(matches!(ping.body, Some(Body::Ping(_))), "{ping:?}");
+            session.reply(ping.seq, Body::Pong(wire::Pong::default())).await;
+        });
+        let told = "the agent has a session and renews in it".to_owned();
+        assert_eq!(stolen, Err(Refused::Told(Code::Overloaded, told)));
+    }
+    session.nothing_waits().await;
+    let keys = house.store.agent_keys(owner.identity().generation).await.unwrap();
+    assert!(matches!(keys.as_slice(), [key] if key.spki == owner.key.spki), "{keys:?}");
+    drop(session);
+    drop(owner.connect(&house, address, 1).await.expect("the owner is not locked out"));
+}
+
+#[tokio::test]
+async fn a_session_that_died_with_its_host_does_not_hold_up_a_recovery() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let silent = house.connect(&identity, 1).await;
+    let (host, shown) = (Host::new("web1"), AgentPeer { expired: true, ..agent_peer(&identity) });
+    let mut stream = house.dial_as(LinkPeer::Agent(shown), FROM.parse().unwrap());
+    ask(&mut stream, recover_hello(&house.hello(&identity, 1), &host.key.csr)).await.unwrap();
+    drop(silent);
+}
+
+#[tokio::test]
+async fn an_agent_that_recovers_without_end_is_told_to_wait() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        let (host, shown) = (Host::new("web1"), AgentPeer { expired: true, ..agent_peer(&identity) });
+        let mut stream = house.dial_as(LinkPeer::Agent(shown), FROM.parse().unwrap());
+        answers.push(ask(&mut stream, recover_hello(&house.hello(&identity, 1), &host.key.csr)).await.map(drop));
+    }
+    let told = Err(Refused::Told(Code::Overloaded, "too many ask for a certificate at once".to_owned()));
+    assert_eq!(answers, [Ok(()), Ok(()), Ok(()), told.clone(), told.clone(), told]);
+    assert_eq!(audited(&house, "agent.recover").await.len(), 3);
+}
+
 /// Protocol R-RENEW-4.
 #[tokio::test]
 async fn a_session_ends_with_the_certificate_it_stands_on() {

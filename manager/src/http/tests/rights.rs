@@ -56,6 +56,42 @@ fn same_but_for(hidden: &Answer, absent: &Answer, name: &str, other: &str) {
 }
 
 #[tokio::test]
+async fn no_cursor_tells_of_an_agent_that_is_hidden() {
+    let (house, commands) = house().await;
+    let web = house.token("w", Scope::Run, &["web"]).await.1;
+    let get = async |path: &str| house.call(Method::GET, path, &web, None).await.json();
+    let hidden = commands.last().unwrap();
+    for path in [
+        "/events?after=0&limit=1&agent=db1".to_owned(),
+        "/events?after=0&limit=1&agent=absent".to_owned(),
+        format!("/events?after=0&limit=1&command={hidden}"),
+        "/commands?limit=1&agent=db1".to_owned(),
+        "/commands?limit=1&agent=absent".to_owned(),
+    ] {
+        let page = get(&path).await;
+        assert_eq!((page["items"].as_array().unwrap().len(), page["next"].is_null()), (0, true), "{path} {page}");
+    }
+    let page = get("/events?after=0&limit=1&agent=web1").await;
+    assert_eq!((page["items"].as_array().unwrap().len(), page["next"].is_null()), (1, false));
+}
+
+#[tokio::test]
+async fn a_caller_that_is_refused_without_end_leaves_a_few_rows_a_second() {
+    let (house, _) = house().await;
+    let web = house.token("w", Scope::Run, &["web"]).await.1;
+    let began = Instant::now();
+    for _ in 0..200 {
+        let answer =
+            house.call(Method::POST, "/agents/db1/commands", &web, Some(r#"{"operation":"agent.ping"}"#)).await;
+        assert_eq!(answer.status, 404);
+    }
+    let rows = house.get("/audit?limit=1000&actor=w").await.json();
+    let rows = rows["items"].as_array().unwrap().len();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+    assert!((10..=10 * seconds).contains(&rows), "{rows} rows in {seconds} s");
+}
+
+#[tokio::test]
 async fn what_a_caller_may_not_see_is_not_there_for_it() {
     let (house, commands) = house().await;
     let (_, web) = house.token("w", Scope::Admin, &["web"]).await;
@@ -327,8 +363,9 @@ async fn nobody_gives_more_than_they_have() {
     let (_, grace) = house.token("grace", Scope::Admin, &[]).await;
     let make = async |body: &str| house.call(Method::POST, "/tokens", &grace, Some(body)).await;
     for (body, field) in [
-        (r#"{"name":"x","scope":"admin","roles":["admin"]}"#, "roles"),
-        (r#"{"name":"x","scope":"admin","roles":["web"]}"#, "roles"),
+        (r#"{"name":"grace","scope":"admin","roles":["admin"]}"#, "roles"),
+        (r#"{"name":"grace","scope":"admin","roles":["web"]}"#, "roles"),
+        (r#"{"name":"x","scope":"read","roles":[]}"#, "roles"),
         (r#"{"name":"root","scope":"admin","roles":[]}"#, "roles"),
         (r#"{"name":"w","scope":"read","roles":[]}"#, "roles"),
     ] {
@@ -337,9 +374,9 @@ async fn nobody_gives_more_than_they_have() {
     }
     let wrong = make(r#"{"name":"x","scope":"read","roles":["loker"]}"#).await.problem(400, "invalid");
     assert_eq!(wrong.hint.as_deref(), Some("did you mean looker?"));
-    let made = make(r#"{"name":"x","scope":"run","roles":["looker"]}"#).await;
+    let made = make(r#"{"name":"grace","scope":"run","roles":["looker"]}"#).await;
     assert_eq!((made.status.as_u16(), &made.json()["token"]["roles"]), (201, &serde_json::json!(["looker"])));
-    let made = make(r#"{"name":"y","scope":"run"}"#).await;
+    let made = make(r#"{"name":"grace","scope":"run"}"#).await;
     assert_eq!(made.json()["token"]["roles"], serde_json::json!(["chief", "looker"]), "those of who makes it");
     let small = house.token("grace", Scope::Run, &["chief"]).await.1;
     house

@@ -13,7 +13,7 @@ use super::open::{Durability, Files, writing};
 use super::output;
 use super::readers::Readers;
 use super::writer::{Effects, Seal, Tx, Writer};
-use super::{agents, meta};
+use super::{agents, joins, meta};
 use crate::error::StoreError;
 use crate::limits::{MAIN_QUEUE, OUTPUT_NICE, OUTPUT_QUEUE};
 use crate::revocations::Revocations;
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     /// When tokens were used, as far as it is not yet written.
     pub(super) token_uses: Mutex<HashMap<String, Millis>>,
     pub(super) token_uses_written: AtomicU64,
+    /// What refused joins have left in the audit.
+    pub(super) join_refusals: joins::Refusals,
 }
 
 /// What is known after each commit without a read.
@@ -125,6 +127,7 @@ impl Database {
             revocations,
             token_uses: Mutex::default(),
             token_uses_written: AtomicU64::new(0),
+            join_refusals: joins::Refusals::default(),
         };
         Ok((Self { shared: Arc::new(shared) }, begun.to_remove))
     }

@@ -5,7 +5,8 @@
 //!      no: nothing is written                yes: the same answer           no: a row in the audit
 //! ```
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use common::id::Generation;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -15,10 +16,10 @@ use super::database::Database;
 use super::writer::Tx;
 use super::{agents, audit, events, keys};
 use crate::error::StoreError;
-use crate::limits::{JOIN_REPEAT, TOKEN_ID};
+use crate::limits::{JOIN_REFUSAL_ROWS, JOIN_REFUSAL_WINDOW, JOIN_REPEAT, REFUSED_TOKENS_KEPT, TOKEN_ID};
 use crate::revocations::Revoked;
 use crate::types::{
-    Actor, AuditEntry, AuditOutcome, JoinClaim, JoinOutcome, JoinRefused, JoinTokenRow, Millis, NewJoinToken,
+    Actor, Agent, AuditEntry, AuditOutcome, JoinClaim, JoinOutcome, JoinRefused, JoinTokenRow, Millis, NewJoinToken,
     NotAdmitted,
 };
 
@@ -79,7 +80,8 @@ impl Database {
         claim: JoinClaim,
         admit: impl FnOnce(&JoinTokenRow) -> Result<Vec<String>, NotAdmitted> + Send + 'static,
     ) -> Result<Joined, StoreError> {
-        self.write(move |tx| join(tx, &claim, admit)).await
+        let shared = Arc::clone(&self.shared);
+        self.write(move |tx| join(tx, &claim, &shared.join_refusals, admit)).await
     }
 }
 
@@ -141,6 +143,7 @@ fn create(tx: &Tx<'_>, new: NewJoinToken, actor: Actor, now: Millis) -> Result<J
 fn join(
     tx: &Tx<'_>,
     claim: &JoinClaim,
+    refusals: &Refusals,
     admit: impl FnOnce(&JoinTokenRow) -> Result<Vec<String>, NotAdmitted>,
 ) -> Result<Joined, StoreError> {
     let Some((token, hash)) = find(tx.connection(), &claim.token_id)? else {
@@ -149,13 +152,22 @@ fn join(
     if aws_lc_rs::constant_time::verify_slices_are_equal(&hash, &claim.secret_hash).is_err() {
         return Ok(Err(JoinRefused::Unknown));
     }
-    let refuse = |refused: JoinRefused, why: &str| refuse(tx, claim, refused, why).map(Err);
+    let refuse = |refused: JoinRefused, why: &str| refuse(tx, claim, refusals, refused, why).map(Err);
     if token.revoked_at.is_some() {
         return refuse(JoinRefused::Revoked, "the join token was revoked");
     }
     match before(tx, claim)? {
         Before::Never => {}
-        Before::Same(outcome) => return Ok(Ok(outcome)),
+        Before::Same(agent) => {
+            if let Some(reason) = agent.quarantined {
+                return Err(StoreError::Quarantined { agent: agent.name, reason });
+            }
+            // The site may have changed since.
+            return match admit(&token) {
+                Ok(_) => again(tx, claim, *agent).map(Ok),
+                Err(not) => refuse(not.refused, &not.why),
+            };
+        }
         Before::Other(why) => return refuse(JoinRefused::Name, &why),
     }
     if token.expires_at <= claim.now {
@@ -210,18 +222,22 @@ fn admitted(tx: &Tx<'_>, claim: &JoinClaim, groups: &[String]) -> Result<Generat
 /// What the key did with this token before.
 enum Before {
     Never,
-    /// It joined as the same agent, which is still there.
-    Same(JoinOutcome),
+    /// It joined as the same agent a moment ago, which is still there.
+    Same(Box<Agent>),
     /// It joined as another one.
     Other(String),
 }
 
 fn before(tx: &Tx<'_>, claim: &JoinClaim) -> Result<Before, StoreError> {
-    let found: Option<(String, i64, i64)> = tx
-        .prepare("SELECT name, generation, at FROM joins WHERE token = ?1 AND spki = ?2")?
-        .query_row(params![claim.token_id, claim.spki], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let found: Option<(String, i64, i64, bool)> = tx
+        .prepare(
+            "SELECT name, generation, at, EXISTS (
+                 SELECT 1 FROM agent_keys k WHERE k.generation = j.generation AND k.spki = j.spki)
+             FROM joins j WHERE token = ?1 AND spki = ?2",
+        )?
+        .query_row(params![claim.token_id, claim.spki], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
-    let Some((name, generation, at)) = found else { return Ok(Before::Never) };
+    let Some((name, generation, at, bound)) = found else { return Ok(Before::Never) };
     let name = super::codes::name(&name)?;
     let present = agents::find(tx.connection(), &name)?.filter(|agent| agent.generation.0 == uint(generation));
     let Some(agent) = present else { return Ok(Before::Never) };
@@ -229,24 +245,63 @@ fn before(tx: &Tx<'_>, claim: &JoinClaim) -> Result<Before, StoreError> {
         return Ok(Before::Other(format!("the key joined as {name} before")));
     }
     // Its key may have been replaced since: whoever still holds the old one is not the agent any more.
-    if uint(at).saturating_add(JOIN_REPEAT) <= claim.now
-        || !keys::reissued(tx, agent.generation, &claim.spki, (claim.issuer, claim.not_after), claim.now)?
-    {
-        return Ok(Before::Never);
-    }
+    let repeats = bound && claim.now < uint(at).saturating_add(JOIN_REPEAT);
+    Ok(if repeats { Before::Same(Box::new(agent)) } else { Before::Never })
+}
+
+/// Answers the same key once more.
+fn again(tx: &Tx<'_>, claim: &JoinClaim, agent: Agent) -> Result<JoinOutcome, StoreError> {
+    keys::reissued(tx, agent.generation, &claim.spki, (claim.issuer, claim.not_after), claim.now)?;
     let details = serde_json::json!({ "token": claim.token_id, "address": claim.address, "repeated": true });
     audit::done(tx, &actor(claim), "agent.join", claim.name.as_str(), &details.to_string(), claim.now)?;
-    Ok(Before::Same(JoinOutcome {
-        agent: claim.name.clone(),
-        generation: agent.generation,
-        groups: agent.groups,
-        repeated: true,
-    }))
+    Ok(JoinOutcome { agent: agent.name, generation: agent.generation, groups: agent.groups, repeated: true })
+}
+
+/// The rows that refusals of each token have left a moment ago. There are as many entries as tokens whose secret somebody
+/// knows, and those that rest are forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<HashMap<String, Spent>>);
+
+#[derive(Debug, Default)]
+struct Spent {
+    since: Millis,
+    rows: u32,
+    skipped: u64,
+}
+
+impl Refusals {
+    /// Takes the right to write a row; answers how many refusals were not written since the last one. A token that is used
+    /// up still has its secret lying around: whoever finds it must not write the audit full.
+    fn take(&self, token: &str, now: Millis) -> Option<u64> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= REFUSED_TOKENS_KEPT {
+            all.retain(|_, spent| now < spent.since.saturating_add(JOIN_REFUSAL_WINDOW));
+        }
+        let spent = all.entry(token.to_owned()).or_default();
+        if now >= spent.since.saturating_add(JOIN_REFUSAL_WINDOW) {
+            (spent.since, spent.rows) = (now, 0);
+        }
+        if spent.rows >= JOIN_REFUSAL_ROWS {
+            spent.skipped += 1;
+            return None;
+        }
+        spent.rows += 1;
+        Some(std::mem::take(&mut spent.skipped))
+    }
 }
 
 /// Writes down a refusal of somebody who knew the secret.
-fn refuse(tx: &Tx<'_>, claim: &JoinClaim, refused: JoinRefused, why: &str) -> Result<JoinRefused, StoreError> {
-    let details = serde_json::json!({ "token": claim.token_id, "address": claim.address, "why": why });
+fn refuse(
+    tx: &Tx<'_>,
+    claim: &JoinClaim,
+    refusals: &Refusals,
+    refused: JoinRefused,
+    why: &str,
+) -> Result<JoinRefused, StoreError> {
+    let Some(skipped) = refusals.take(&claim.token_id, claim.now) else { return Ok(refused) };
+    let details = serde_json::json!({
+        "token": claim.token_id, "address": claim.address, "why": why, "not_written_before": skipped,
+    });
     let entry = AuditEntry {
         actor: actor(claim),
         action: "agent.join".to_owned(),

@@ -209,6 +209,42 @@ pub async fn a_repeat_is_no_way_back_for_whoever_was_removed_or_replaced(home: &
     assert_eq!(used(&home.store).await, 2);
 }
 
+pub async fn a_repeat_is_judged_like_the_first_time(home: &Home) {
+    home.store.join_token_create(token("j1"), &admin(), NOW).await.unwrap();
+    let first = join(&home.store, claim("j1", 1, "web1")).await.unwrap();
+    let not = NotAdmitted::address("not from there any more");
+    let refused = home.store.join(claim("j1", 1, "web1"), move |_| Err(not)).await.unwrap();
+    assert_eq!(refused, Err(JoinRefused::Address));
+    let later = JoinClaim { issuer: 2, ..claim("j1", 1, "web1") };
+    home.store.quarantine(&name("web1"), "two hosts", NOW).await.unwrap();
+    assert!(matches!(home.store.join(later.clone(), groups).await, Err(StoreError::Quarantined { .. })));
+    assert_eq!(home.store.agent_keys(first.generation).await.unwrap()[0].issuer, Some(1), "nothing was issued");
+    home.store.accept_agent(&name("web1"), &admin(), NOW).await.unwrap();
+    assert!(join(&home.store, later).await.unwrap().repeated);
+}
+
+pub async fn a_dead_token_leaves_a_few_rows_a_minute_and_the_rest_is_counted(home: &Home) {
+    for id in ["dead", "other"] {
+        home.store.join_token_create(token(id), &admin(), NOW).await.unwrap();
+        home.store.join_token_revoke(id, &admin(), NOW).await.unwrap();
+    }
+    let tried = async |id: &str, now: Millis| {
+        let refused = join(&home.store, JoinClaim { now, ..claim(id, 1, "web1") }).await;
+        assert_eq!(refused, Err(JoinRefused::Revoked));
+    };
+    for _ in 0..500 {
+        tried("dead", NOW).await;
+    }
+    assert_eq!(told(&home.store).await.len(), 10);
+    tried("other", NOW).await;
+    assert_eq!(told(&home.store).await.len(), 11, "each token has its own share");
+    tried("dead", NOW + 59_999).await;
+    assert_eq!(told(&home.store).await.len(), 11);
+    tried("dead", NOW + 60_000).await;
+    let rows = home.store.audit_rows(0, 100).await.unwrap();
+    assert!(rows.last().unwrap().details.contains(r#""not_written_before":491"#), "{rows:?}");
+}
+
 /// 64 hosts with 64 keys and one use: one of them joins, in every round.
 pub async fn a_use_that_many_race_for_is_given_once(home: &Home) {
     for round in 0..200 {

@@ -174,6 +174,8 @@ mod sqlite {
             every_refusal_says_why_and_uses_nothing_up,
             the_same_key_gets_the_same_answer_for_an_hour,
             a_repeat_is_no_way_back_for_whoever_was_removed_or_replaced,
+            a_repeat_is_judged_like_the_first_time,
+            a_dead_token_leaves_a_few_rows_a_minute_and_the_rest_is_counted,
             a_use_that_many_race_for_is_given_once,
             a_token_of_many_uses_lets_in_exactly_as_many,
             who_joined_when_the_manager_died_may_ask_again,
