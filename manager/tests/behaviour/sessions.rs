@@ -64,6 +64,21 @@ async fn a_cloned_pair_is_quarantined_until_an_operator_accepts() {
 
 /// Protocol R-SESSION-5.
 #[tokio::test]
+async fn a_session_of_an_earlier_bearer_is_no_rival() {
+    let house = House::build().await;
+    let identity = house.agent("web1").await;
+    let mut earlier = house.connect(&identity, 1).await;
+    // As if nobody had come to close the session behind the removal.
+    house.store.remove_agent(&identity.name, &house.admin.actor, crate::house::now_ms()).await.unwrap();
+    let next = house.agent("web1").await;
+    assert!(next.generation > identity.generation);
+    let ping = common::limits::RIVAL_PING;
+    let mut newcomer = tokio::time::timeout(ping, house.connect(&next, 2)).await.expect("nobody is asked");
+    assert_eq!(earlier.bye().await.0, common::wire::bye::Code::Superseded);
+    newcomer.nothing_waits().await;
+}
+
+#[tokio::test]
 async fn a_rival_that_does_not_answer_is_superseded() {
     let house = House::build().await;
     let identity = house.agent("web1").await;
