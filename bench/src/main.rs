@@ -44,6 +44,8 @@ enum What {
     Streams,
     /// Start latency, cost of the shim, commands beside bare loops, output to disk, ten gigabytes of one command.
     Execution,
+    /// Of `execution` only the round trips beside ten gigabytes of one command.
+    Flood,
     /// Memory and processor time of processes that have nothing to do.
     Idle,
 }
@@ -73,6 +75,7 @@ async fn print(args: Args) -> anyhow::Result<()> {
             What::Fleets => fleets::measure(args.quick).await,
             What::Streams => streams::measure(args.quick).await,
             What::Execution => execution::measure(args.quick).await,
+            What::Flood => flood::alone(args.quick).await,
             What::Idle => idle::measure(args.quick).await,
         };
         match measured {

@@ -167,8 +167,27 @@ fn help_and_completions_need_no_manager() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     for verb in [
-        "dev", "manager", "agent", "run", "op", "logs", "commands", "show", "cancel", "pause", "resume", "join-token",
-        "token", "operator", "login", "whoami", "site", "audit", "ca", "events", "status",
+        "dev",
+        "manager",
+        "agent",
+        "run",
+        "op",
+        "logs",
+        "commands",
+        "show",
+        "cancel",
+        "pause",
+        "resume",
+        "join-token",
+        "token",
+        "operator",
+        "login",
+        "whoami",
+        "site",
+        "audit",
+        "ca",
+        "events",
+        "status",
     ] {
         assert!(text(&help.stdout).contains(&format!("\n  {verb} ")), "{verb}");
     }

@@ -1,13 +1,12 @@
 //! Delivery: output in turn, within credit and a bounded queue; results until they are acknowledged.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use common::crash;
 use common::error::Chain;
 use common::id::Uid;
-use common::limits::{DEFAULT_OUTPUT_QUOTA, MAX_OUTPUT_PAYLOAD};
+use common::limits::MAX_OUTPUT_PAYLOAD;
 use common::link::Lane;
 use common::model::StreamName;
 use common::wire::frame::Body;
@@ -19,7 +18,6 @@ use super::jobs::{self, Read, ReadOrder};
 use super::ship::Want;
 use super::table::{Delivery, Entry, Step};
 use crate::commands::segment::{Piece, StreamReader};
-use crate::limits::OVERFLOW_SENT;
 
 /// Bytes that wait in the writer, at most: enough to keep the wire busy, little enough that credit and lanes decide.
 pub(super) const QUEUE: usize = 512 * 1024;
@@ -154,9 +152,8 @@ impl Dispatcher {
         let mut rest = None;
         match piece {
             Ok(Piece::Bytes(bytes)) => {
-                if from >= DEFAULT_OUTPUT_QUOTA && entry.is_active() {
-                    let nanos = (bytes.len() as u64).saturating_mul(1_000_000_000) / OVERFLOW_SENT;
-                    rest = Some(Duration::from_nanos(nanos));
+                if entry.is_active() {
+                    rest = entry.ship(stream).overflow(from, bytes.len() as u64);
                 }
                 send(live, entry, uid, stream, from, bytes);
             }

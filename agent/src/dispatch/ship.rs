@@ -1,5 +1,11 @@
 //! How far one stream of one command has travelled in this session. Pure: offsets in, decisions out.
 
+use std::time::Duration;
+
+use common::limits::DEFAULT_OUTPUT_QUOTA;
+
+use crate::limits::{OUTRUN_SENT, OVERFLOW_SENT};
+
 /// Where one stream stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Ship {
@@ -16,6 +22,8 @@ pub(super) struct Ship {
     /// How many reads in a row failed; the pause after one counts as being read.
     failures: u32,
     paused: bool,
+    /// How many bytes were known when some were last sent over the quota, and how many more full pace could have sent since.
+    paced: Option<(u64, u64)>,
 }
 
 /// What to do next for a stream.
@@ -37,6 +45,7 @@ impl Ship {
         self.reading = false;
         self.failures = 0;
         self.paused = false;
+        self.paced = None;
     }
 
     /// Learns that the stream has at least `length` bytes.
@@ -102,6 +111,21 @@ impl Ship {
     pub(super) fn rest(&mut self) {
         self.reading = true;
         self.paused = true;
+    }
+
+    /// How long to rest after `bytes` from `from` on were sent, when the command still runs. Only a stream with more bytes
+    /// than are kept rests at all. One that grows faster than full pace is sent slowly: it is far ahead of whoever
+    /// follows it, and most of what leaves now is thrown away at the other end. It goes on at full pace once it grows no
+    /// faster than that.
+    pub(super) fn overflow(&mut self, from: u64, bytes: u64) -> Option<Duration> {
+        if self.known < DEFAULT_OUTPUT_QUOTA {
+            return None;
+        }
+        let outrun = self.paced.is_some_and(|(known, could)| self.known.saturating_sub(known) > could);
+        let rate = if outrun { OUTRUN_SENT } else { OVERFLOW_SENT };
+        self.paced = Some((self.known, bytes.saturating_mul(OVERFLOW_SENT / rate)));
+        let pause = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
+        (outrun || from >= DEFAULT_OUTPUT_QUOTA).then_some(pause)
     }
 
     /// The pause after a failed read, or a rest, is over; `false` when there is none any more.
@@ -177,6 +201,34 @@ mod tests {
         ship.learn(10);
         ship.reading();
         assert_eq!(ship.failed(), 1, "only failures in a row count");
+    }
+
+    #[test]
+    fn what_grows_faster_than_it_is_sent_is_sent_slowly_until_it_does_not() {
+        const BYTES: u64 = 256 * 1024;
+        let (full, slow) = (OVERFLOW_SENT, OUTRUN_SENT);
+        let pause = |rate: u64| Some(Duration::from_nanos(BYTES * 1_000_000_000 / rate));
+        let mut ship = Ship::default();
+        ship.learn(DEFAULT_OUTPUT_QUOTA - 1);
+        assert_eq!(ship.overflow(0, BYTES), None, "all of it is kept");
+        ship.learn(DEFAULT_OUTPUT_QUOTA);
+        assert_eq!(ship.overflow(0, BYTES), None, "nothing says yet that it goes on");
+        assert_eq!(ship.overflow(DEFAULT_OUTPUT_QUOTA - 1, BYTES), None, "what is kept, of a stream that stands still");
+        assert_eq!(ship.overflow(DEFAULT_OUTPUT_QUOTA, BYTES), pause(full), "beyond it");
+        let mut grow = |bytes| {
+            ship.learn(ship.known() + bytes);
+            ship.overflow(DEFAULT_OUTPUT_QUOTA, BYTES)
+        };
+        assert_eq!(grow(BYTES), pause(full), "as fast as it is sent");
+        assert_eq!(grow(BYTES + 1), pause(slow), "faster");
+        // The pause was longer: more may have come meanwhile.
+        assert_eq!(grow(BYTES * (full / slow) + 1), pause(slow), "still faster");
+        assert_eq!(grow(BYTES * (full / slow)), pause(full), "not any more");
+        assert_eq!(grow(0), pause(full));
+        ship.learn(DEFAULT_OUTPUT_QUOTA * 4);
+        assert_eq!(ship.overflow(0, BYTES), pause(slow), "also what it has within the quota");
+        ship.begin(0);
+        assert_eq!(ship.overflow(0, BYTES), None, "a new session has seen nothing yet");
     }
 
     #[test]

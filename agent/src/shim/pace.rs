@@ -2,6 +2,7 @@
 //!
 //! The command waits at its pipe meanwhile, as for any reader that is slower. Pure, apart from the shim's own priority.
 
+use std::fs;
 use std::time::Instant;
 
 use crate::limits::{FLOOD_BYTES, FLOOD_NICE, OVERFLOW_BYTES, OVERFLOW_SPAN};
@@ -27,8 +28,7 @@ impl Pace {
         let before = self.written;
         self.written += bytes as u64;
         if before < FLOOD_BYTES && self.written >= FLOOD_BYTES {
-            // The command keeps its own: its process was made before. Where it is refused, all is as it was.
-            let _ = rustix::process::nice(FLOOD_NICE);
+            stand_back();
         }
         if self.written <= self.quota {
             return;
@@ -45,6 +45,15 @@ impl Pace {
     pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
         self.rest_until.filter(|until| now < *until)
     }
+}
+
+/// Lowers our own priority. The command keeps its own: its process was made before, in a session of its own. Where it is
+/// refused, all is as it was.
+fn stand_back() {
+    let _ = rustix::process::nice(FLOOD_NICE);
+    // A kernel that shares the processors between sessions (`sched_autogroup_enabled`) does not look at the niceness of a
+    // process beyond its own session, and ours has nobody else: the session has a niceness for that.
+    let _ = fs::write("/proc/self/autogroup", FLOOD_NICE.to_string());
 }
 
 #[cfg(test)]

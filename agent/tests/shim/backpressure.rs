@@ -1,6 +1,7 @@
 //! A reader that does not read: the command waits at its pipe, nothing is kept in memory for it, and nothing is lost.
 
 use std::fs;
+use std::time::Duration;
 
 use agent::shim::process;
 use common::model::{Outcome, StreamName};
@@ -90,4 +91,36 @@ fn a_stopped_reader_makes_the_command_wait_and_takes_nothing_from_it() {
         assert_eq!(kept.len(), expected.len());
         assert!(kept == expected, "other bytes than were written");
     }
+}
+
+/// The niceness of a process, and that of its session among other sessions.
+fn niceness(pid: i32) -> (i32, Option<i32>) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let nice = stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap();
+    // Kernels without sessions in their scheduler have no such file.
+    let session = fs::read_to_string(format!("/proc/{pid}/autogroup")).unwrap_or_default();
+    (nice, session.trim().rsplit_once("nice ").map(|(_, nice)| nice.parse().unwrap()))
+}
+
+#[test]
+fn a_shim_stands_back_behind_other_sessions_once_its_command_is_a_flood_and_the_command_does_not() {
+    let house = House::new();
+    let go = house.state.path().join("go");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.01; done", go.display());
+    let running =
+        house.start(shell(&format!("head -c 33000000 /dev/zero; {wait}; head -c 1000000 /dev/zero; exec sleep 60")));
+    wait_for("most of the flood", || running.length() == 33_000_000);
+    let (shim, main) = (running.shim_id(), i32::try_from(running.history().start.unwrap().pid).unwrap());
+    let before = niceness(shim);
+    assert_eq!(before, niceness(main));
+    fs::write(&go, "").unwrap();
+    wait_for("the rest of it", || running.length() == 34_000_000);
+    wait_for("the shim to stand back", || niceness(shim).0 == before.0 + 10);
+    assert_eq!(niceness(main), before);
+    // Others than root are refused when somebody else did the same in the last tenth of a second.
+    if rustix::process::geteuid().is_root() {
+        wait_for("its session too", || niceness(shim).1 == before.1.map(|_| 10));
+    }
+    running.cancel("seen", Some(Duration::ZERO));
+    assert_eq!(running.end().outcome, Outcome::Cancelled);
 }

@@ -214,7 +214,9 @@ mod tests {
         let line = Checkpoint { seq: 1, hash: [1; 32], at: 2, incarnation: 3, signature: [4; 64] }.line();
         assert!(Checkpoint::read(&line).is_some());
         let longer = line.replace("0101", "010101");
-        for bad in ["", "{}", &line[1..], &line[..line.len() - 1], &format!("{line} x"), &line.replace("01", "0G"), &longer] {
+        for bad in
+            ["", "{}", &line[1..], &line[..line.len() - 1], &format!("{line} x"), &line.replace("01", "0G"), &longer]
+        {
             assert_eq!(Checkpoint::read(bad), None, "{bad}");
         }
     }

@@ -68,7 +68,7 @@ impl Keeper {
         let next = self.signer.sign(head, now, incarnation, last.checkpoint.as_ref());
         let (file, line, whole) = (self.file.clone(), next.clone(), last.whole);
         let written = tokio::task::spawn_blocking(move || file.add(&line, whole)).await;
-        last.whole = written.unwrap_or_else(|_| Err(CheckpointsError::Interrupted))?;
+        last.whole = written.unwrap_or(Err(CheckpointsError::Interrupted))?;
         last.checkpoint = Some(next);
         Ok(true)
     }
@@ -82,7 +82,7 @@ impl Keeper {
         let _last = self.last.lock().await;
         let (file, signer) = (self.file.clone(), Arc::clone(&self.signer));
         let read = tokio::task::spawn_blocking(move || file.read(&signer)).await;
-        let read = read.unwrap_or_else(|_| Err(CheckpointsError::Interrupted))?;
+        let read = read.unwrap_or(Err(CheckpointsError::Interrupted))?;
         Ok((expected(&read.checkpoints), read.checkpoints.last().cloned()))
     }
 }

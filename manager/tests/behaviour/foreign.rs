@@ -271,11 +271,15 @@ async fn no_hello_makes_one_agent_another() {
         };
         // One thing at least is the victim's.
         match case % 4 {
-            0 => wire_hello.agent_name = dice.of(&["victim", "Victim", "victim ", "victim\n", "", "thief/../victim"]).to_owned(),
+            0 => {
+                wire_hello.agent_name =
+                    dice.of(&["victim", "Victim", "victim ", "victim\n", "", "thief/../victim"]).to_owned()
+            }
             1 => wire_hello.cluster_id = dice.of(&["other", "c/victim", "victim"]).to_owned(),
             2 => wire_hello.journal_id = dice.of(&[vec![1; 16], vec![1; 15], Vec::new(), vec![1; 17]]).into(),
             _ => {
-                hello.labels = [("name".to_owned(), "victim".to_owned()), ("group".to_owned(), "admin".to_owned())].into();
+                hello.labels =
+                    [("name".to_owned(), "victim".to_owned()), ("group".to_owned(), "admin".to_owned())].into();
                 wire_hello.labels = hello.labels.clone().into_iter().collect();
             }
         }

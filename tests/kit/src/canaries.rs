@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ pub fn files_with(folder: &Path, texts: &[String]) -> anyhow::Result<Vec<PathBuf
 /// Looks at the process list until it is asked what it saw.
 #[derive(Debug)]
 pub struct Watcher {
-    stop: Sender<()>,
+    stop: SyncSender<()>,
     rounds: Arc<AtomicUsize>,
     thread: JoinHandle<HashSet<Vec<u8>>>,
 }
@@ -124,7 +124,8 @@ impl Watcher {
     /// that nothing may be in it.
     #[must_use]
     pub fn start(daemon: fn(&[u8]) -> bool) -> Self {
-        let (stop, stopped) = channel();
+        // One word is ever said.
+        let (stop, stopped) = sync_channel(1);
         let rounds = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&rounds);
         let thread = std::thread::spawn(move || {

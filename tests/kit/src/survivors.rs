@@ -133,14 +133,15 @@ fn arguments(folder: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn what_is_left_of_a_command_is_found_by_its_uid_and_by_its_tag() -> anyhow::Result<()> {
         let uid = Uid::random();
         let tag = Uid::random().to_string();
         let mut by_uid = Command::new("sleep").arg("1000").env("PAPRIKA_COMMAND_UID", uid.to_string()).spawn()?;
-        let mut by_tag = Command::new("sh").args(["-c", "sleep 1000; :", &tag]).env_clear().spawn()?;
+        // A shell that waits by itself, for the end of a pipe that is held here: a child of its own would outlive it.
+        let mut by_tag = Command::new("sh").args(["-c", "read _", &tag]).env_clear().stdin(Stdio::piped()).spawn()?;
         let mut wanted = [i32::try_from(by_uid.id())?, i32::try_from(by_tag.id())?];
         wanted.sort_unstable();
         // Between fork and exec a child still shows what we are.

@@ -61,11 +61,12 @@ async fn a_join_whose_manager_dies_before_it_answers_is_finished_by_itself_with_
     let line = token(&house, JoinTokenRequest::default()).await?;
     house.stop_manager().await?;
     house.start_manager(&[("PAPRIKA_CRASH_POINT", "manager.join.consumed")]).await?;
-    let joining = tokio::spawn(run(host(&house, "web1", &[&line])));
+    let mut joining = tokio::task::JoinSet::new();
+    joining.spawn(run(host(&house, "web1", &[&line])));
     let died = wait_for(SHORT, "the death of the manager", async || Ok(house.manager()?.status()?)).await?;
     ensure!(died.signal() == Some(9), "{died}");
     house.start_manager(&[]).await?;
-    let joined = joining.await??;
+    let joined = joining.join_next().await.context("the host that joins")???;
     ensure!(joined.code == Some(0), "{}", joined.said);
     let tokens = house.client().join_tokens(None, None).await?;
     ensure!(tokens.items.iter().all(|token| token.used == 1), "{tokens:?}");

@@ -269,7 +269,8 @@ pub(super) fn put(state: &StateDir, command: &Command) -> Uid {
 /// The same at another manager time.
 pub(super) fn put_at(state: &StateDir, command: &Command, accepted_ms: u64) -> Uid {
     let uid = Uid::from_wire(&command.uid).unwrap();
-    let new = NewCommand { uid, accepted_ms, raw: command.encode_to_vec().into(), sealed: bytes::Bytes::new(), end: None };
+    let new =
+        NewCommand { uid, accepted_ms, raw: command.encode_to_vec().into(), sealed: bytes::Bytes::new(), end: None };
     assert!(accept_many(state, &[new]).iter().all(Result::is_ok));
     uid
 }

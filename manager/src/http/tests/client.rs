@@ -48,12 +48,19 @@ async fn both_doors_give_the_same_answers() {
         assert_eq!(client.agents(None, None).await.unwrap().items.len(), 1);
         assert_eq!(client.agent(&name()).await.unwrap().name, name());
         let made = client
-            .create_token(&TokenRequest { name: "x".to_owned(), scope: Scope::Read, expires_in: None })
+            .create_token(&TokenRequest { name: "x".to_owned(), scope: Scope::Read, expires_in: None, roles: None })
             .await
             .unwrap();
         client.revoke_token(&made.token.id).await.unwrap();
         assert!(client.status().await.unwrap().degraded.is_empty());
-        assert!(!client.audit(None, Some(5)).await.unwrap().items.is_empty());
+        assert!(
+            !client
+                .audit(&api::audit::AuditQuery { limit: Some(5), ..Default::default() })
+                .await
+                .unwrap()
+                .items
+                .is_empty()
+        );
         assert!(!client.events(0, None).await.unwrap().items.is_empty());
         let refused = client.command(4711).await.unwrap_err();
         assert_eq!(refused.problem().map(|problem| problem.code.as_str()), Some("not_found"));

@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 async fn secure(house: &House, api: std::net::SocketAddr) -> tls::client::TlsStream<TcpStream> {
     let roots = tls::roots_from_pem(house.ca_pem.as_bytes()).unwrap();
-    let connector = TlsConnector::from(Arc::clone(&tls::api_client(roots).unwrap()));
+    let connector = TlsConnector::from(Arc::clone(&tls::api_client(roots, None).unwrap()));
     let name = ServerName::try_from(MANAGER_DNS).unwrap();
     connector.connect(name, TcpStream::connect(api).await.unwrap()).await.unwrap()
 }

@@ -15,9 +15,7 @@ use common::model::{Outcome, StreamName};
 use common::shutdown::{Shutdown, Tasks};
 use serde_json::Value;
 use store::Store;
-use store::types::{
-    AckAnswer, Actor, Chunk, Connect, DueKind, End, Gap, Reported, Scope, StreamEnd, Taker, everybody,
-};
+use store::types::{AckAnswer, Actor, Chunk, Connect, DueKind, End, Gap, Reported, Scope, StreamEnd, Taker, everybody};
 use tempfile::TempDir;
 use tower::ServiceExt;
 

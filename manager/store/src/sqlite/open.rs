@@ -76,16 +76,17 @@ pub(super) enum Durability {
 /// Opens a connection that writes.
 pub(super) fn writing(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
     let connection = open(path)?;
-    // The log is checkpointed at 16 MiB instead of 4: fewer pauses of the writer under load.
     connection.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA cache_size = -8192;
-         PRAGMA wal_autocheckpoint = 4096;
          PRAGMA journal_size_limit = 67108864",
     )?;
     connection.execute_batch(match durability {
-        Durability::Full => "PRAGMA synchronous = FULL",
-        Durability::Normal => "PRAGMA synchronous = NORMAL",
+        // The log is checkpointed at 16 MiB instead of 4: fewer pauses of the writer under load.
+        Durability::Full => "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096",
+        // At 2 MiB: a checkpoint syncs the log and then the file, and whoever syncs anything on the same disk meanwhile, the
+        // main file or the agent beside it, waits for all of these bytes.
+        Durability::Normal => "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 512",
     })?;
     Ok(connection)
 }
