@@ -67,6 +67,48 @@ mod tests {
         assert_eq!(text("a".repeat(1002)), format!("{}… (2 more)", "a".repeat(1000)));
     }
 
+    /// What terminals and logs obey, by itself and in the middle of other text.
+    #[test]
+    fn a_million_texts_of_an_attacker_stay_one_line_and_move_nothing() {
+        const PIECES: [&str; 16] = [
+            "web1",
+            "\u{1b}[2J",
+            "\u{1b}]0;title\u{7}",
+            "\n",
+            "\r",
+            "\t",
+            "\0",
+            "\u{7f}",
+            "\u{9b}31m",
+            "\u{202e}txt",
+            "\u{2066}",
+            "\u{200b}",
+            "\u{feff}",
+            "é",
+            "\u{e0041}",
+            "\u{2028}",
+        ];
+        let mut dice = 0x2545_f491_4f6c_dd1d_u64;
+        let mut roll = |below: usize| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            (dice % below as u64) as usize
+        };
+        let mut bytes = Vec::new();
+        for _ in 0..1_000_000 {
+            bytes.clear();
+            for _ in 0..=roll(4) {
+                bytes.extend_from_slice(PIECES[roll(PIECES.len())].as_bytes());
+                if roll(4) == 0 {
+                    bytes.push(roll(256) as u8);
+                }
+            }
+            let shown = text(&bytes);
+            assert!(shown.chars().all(is_plain) && shown.lines().count() <= 1, "{bytes:x?}: {shown:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_but_plain_characters_ever_comes_out(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

@@ -152,6 +152,73 @@ pub fn one_of_each() -> Vec<Body> {
 mod tests {
     use super::*;
 
+    /// What each side may say once the hellos are exchanged, written down a second time.
+    const AGENT_SAYS: [&str; 11] = [
+        "Ping",
+        "Pong",
+        "Ack",
+        "Nak",
+        "CommandAck",
+        "CommandProgress",
+        "CommandOutput",
+        "CommandResult",
+        "Inventory",
+        "Bye",
+        "Renew",
+    ];
+    const MANAGER_SAYS: [&str; 12] = [
+        "Ping",
+        "Pong",
+        "Ack",
+        "Nak",
+        "Command",
+        "CommandCancel",
+        "CommandPause",
+        "OutputCredit",
+        "ResultAck",
+        "Reconcile",
+        "Bye",
+        "Renew",
+    ];
+
+    /// Sessions of both sides in random order: only what stands in the list has an effect, and only in its stage.
+    #[test]
+    fn a_million_steps_have_an_effect_only_where_the_list_allows_it() {
+        let bodies = one_of_each();
+        let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut roll = |below: usize| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            (dice % below as u64) as usize
+        };
+        let (mut stage, mut allowed) = (Stage::Hello, 0_u32);
+        for _ in 0..1_000_000 {
+            let side = if roll(2) == 0 { Side::Agent } else { Side::Manager };
+            let body = bodies[roll(bodies.len())].clone();
+            let what = name(&body);
+            let (hello, says): (&str, &[&str]) = match side {
+                Side::Agent => ("ClientHello", &AGENT_SAYS),
+                Side::Manager => ("ServerHello", &MANAGER_SAYS),
+            };
+            let expected = match stage {
+                Stage::Hello => what == hello || what == "Bye",
+                Stage::Open => says.contains(&what),
+            };
+            let frame = Frame { seq: 1, body: Some(body), ..Frame::default() };
+            let judged = judge(side, stage, &frame);
+            assert_eq!(judged == Judgement::Process, expected, "{what} of {side:?} in {stage:?}: {judged:?}");
+            // A violation or a goodbye ends a session, a hello opens it.
+            stage = match (expected, what) {
+                (true, "ClientHello" | "ServerHello") => Stage::Open,
+                (false, _) | (true, "Bye") => Stage::Hello,
+                (true, _) => stage,
+            };
+            allowed += u32::from(expected);
+        }
+        assert!(allowed > 50_000, "{allowed}");
+    }
+
     /// Protocol R-SESSION-1.
     #[test]
     fn the_whole_table_of_frames_stands_as_written() {

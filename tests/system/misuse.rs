@@ -15,7 +15,7 @@ use common::tls::{self, Role};
 use common::wire::bye::Code;
 use common::wire::frame::Body;
 use common::wire::{self, CommandResult, Frame, Outcome, nak};
-use testkit::peer::Peer;
+use testkit::peer::{Credentials, Peer, Script};
 use testkit::pki::{Leaf, Pki, Usage};
 use testkit::{House, HouseOptions, web};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -250,35 +250,35 @@ async fn a_result_or_output_for_somebody_elses_command_changes_nothing() -> anyh
 #[tokio::test]
 async fn only_a_valid_certificate_of_an_agent_of_this_cluster_opens_a_session() -> anyhow::Result<()> {
     let house = house().await?;
-    let honest = house.script("web1").await?;
+    let issued = house.client().agent_certificate(&"web1".parse()?).await?;
+    let honest = Script::new(house.link(), Credentials::from_pem(&issued.chain_pem, &issued.key_pem, &issued.ca_pem)?)?;
     let identity = honest.credentials.identity()?;
     let (cluster, name, generation) = (&identity.cluster, &identity.name, identity.generation.0);
     let ours = Pki::of_manager(&house.manager_dir())?;
     let foreign = Pki::foreign()?;
     let right = Leaf::agent(cluster, name, generation);
-    // The right one works when the test makes it too: what follows fails for its own reason.
-    let control = testkit::peer::Script::new(honest.link, ours.issue(&right, &ours)?)?;
+    // The key is always the one that is bound to the agent: what follows fails for its own reason.
+    let by = |authority: &Pki, leaf: &Leaf| {
+        Credentials::from_pem(&authority.reissue(leaf, &issued.key_pem)?, &issued.key_pem, ours.ca_pem())
+    };
+    // And the right one works when the test makes it too.
+    let control = Script::new(honest.link, by(&ours, &right)?)?;
     drop(control.open().await.context("the control")?);
     let uri = right.uris.first().cloned().unwrap_or_default();
     let wrong = [
-        ("another CA", foreign.issue(&right, &ours)?),
-        ("expired", ours.issue(&Leaf { begins_in_hours: -9, ends_in_hours: -1, ..right.clone() }, &ours)?),
-        ("not yet valid", ours.issue(&Leaf { begins_in_hours: 1, ends_in_hours: 9, ..right.clone() }, &ours)?),
-        ("an operator's", ours.issue(&Leaf::of(cluster, Role::Operator, name, generation), &ours)?),
-        ("a manager's", ours.issue(&Leaf::of(cluster, Role::Manager, name, generation), &ours)?),
-        ("no URI", ours.issue(&Leaf { uris: Vec::new(), ..right.clone() }, &ours)?),
-        (
-            "two URIs",
-            ours.issue(&Leaf { uris: vec![uri.clone(), uri.replace("web1", "web2")], ..right.clone() }, &ours)?,
-        ),
-        ("another cluster", ours.issue(&Leaf::agent(&"elsewhere".parse()?, name, generation), &ours)?),
-        ("another generation", ours.issue(&Leaf::agent(cluster, name, generation + 1), &ours)?),
-        ("an agent that does not exist", ours.issue(&Leaf::agent(cluster, &"nobody".parse()?, 1), &ours)?),
-        (
-            "a name with a line break",
-            ours.issue(&Leaf { uris: vec![format!("{uri}%0aweb2")], ..right.clone() }, &ours)?,
-        ),
-        ("for servers only", ours.issue(&Leaf { usage: Usage::Server, ..right.clone() }, &ours)?),
+        ("another CA", by(&foreign, &right)?),
+        ("expired", by(&ours, &Leaf { begins_in_hours: -9, ends_in_hours: -1, ..right.clone() })?),
+        ("not yet valid", by(&ours, &Leaf { begins_in_hours: 1, ends_in_hours: 9, ..right.clone() })?),
+        ("an operator's", by(&ours, &Leaf::of(cluster, Role::Operator, name, generation))?),
+        ("a manager's", by(&ours, &Leaf::of(cluster, Role::Manager, name, generation))?),
+        ("no URI", by(&ours, &Leaf { uris: Vec::new(), ..right.clone() })?),
+        ("two URIs", by(&ours, &Leaf { uris: vec![uri.clone(), uri.replace("web1", "web2")], ..right.clone() })?),
+        ("another cluster", by(&ours, &Leaf::agent(&"elsewhere".parse()?, name, generation))?),
+        ("another generation", by(&ours, &Leaf::agent(cluster, name, generation + 1))?),
+        ("an agent that does not exist", by(&ours, &Leaf::agent(cluster, &"nobody".parse()?, 1))?),
+        ("a name with a line break", by(&ours, &Leaf { uris: vec![format!("{uri}%0aweb2")], ..right.clone() })?),
+        ("another key", ours.issue(&right, &ours)?),
+        ("for servers only", by(&ours, &Leaf { usage: Usage::Server, ..right.clone() })?),
     ];
     for (what, credentials) in wrong {
         // The hello says what an honest one would; only the certificate is wrong.

@@ -26,9 +26,10 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// Of agents and operators: from almost `now` on, so that a host whose clock is a little late accepts it.
-    pub(super) fn of_client(now: Duration, valid: Duration) -> Self {
-        Self { from: now.saturating_sub(BACK_DATED), to: now.saturating_add(valid) }
+    /// Of agents and operators: from almost `now` on, so that a host whose clock is a little late accepts it. The manager's
+    /// time never goes back, but the wall clock that our own doors judge by may have been set right: it begins by that one.
+    pub(super) fn of_client(now: Duration, wall: Duration, valid: Duration) -> Self {
+        Self { from: now.min(wall).saturating_sub(BACK_DATED), to: now.saturating_add(valid) }
     }
 
     /// Of authorities and managers: a host whose clock is years late must be able to hear the right time from them.
