@@ -236,7 +236,8 @@ impl Authority {
     ) -> Result<String, CaError> {
         let set = self.set();
         let identity = self.identity(role, name, generation);
-        let leaf = of_leaf(&identity, Vec::new(), Span::of_client(now, unix_now(), valid), key, set.active().issuer()?)?;
+        let leaf =
+            of_leaf(&identity, Vec::new(), Span::of_client(now, unix_now(), valid), key, set.active().issuer()?)?;
         Ok(format!("{}{}", leaf.pem(), set.active().pem()))
     }
 
